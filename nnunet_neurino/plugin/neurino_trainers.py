@@ -11,7 +11,14 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     if name.startswith("nnUNetTrainer"):
-        trainer = import_module("nnunet_neurino.trainers").find(name)
+        try:
+            trainers = import_module("nnunet_neurino.trainers")
+        except ModuleNotFoundError as error:
+            # nnUNet_extTrainer leaks into the children of our Python, which may live in another environment.
+            if error.name == "nnunet_neurino":
+                raise AttributeError(name) from None
+            raise
+        trainer = trainers.find(name)
         if trainer is not None:
             return trainer
     raise AttributeError(name)

@@ -1,4 +1,4 @@
-"""Ship the two start-up files that let nnU-Net find our trainers; everything else is in pyproject.toml and setup.cfg."""
+"""Ship the two start-up files that let nnU-Net find our trainers; the rest is in pyproject.toml and setup.cfg."""
 
 from distutils.command.install_data import install_data  # provided by setuptools, also on Python 3.12+
 

@@ -15,8 +15,8 @@ FLOOR = {
     **dict.fromkeys(("trainers", "conversion"), 4),
     **dict.fromkeys(("networks", "losses", "transfer", "tracing", "metrics", "figures"), 3),
     **dict.fromkeys(("skeleton", "synth"), 2),
-    **dict.fromkeys(("swc", "images"), 1),
-    **dict.fromkeys(("files", "errors", "_startup", "__init__"), 0),
+    **dict.fromkeys(("swc", "images", "__init__"), 1),
+    **dict.fromkeys(("files", "errors", "_startup"), 0),
 }
 # Siblings that may be imported on the same floor, as docs/architecture.md says.
 SIBLINGS = {("cli", "demo"), ("demo", "cli"), ("plugin", "trainers")}

@@ -1,0 +1,225 @@
+"""From a table of rows to a :class:`Tree`: parents are looked up and what is broken is mended, with a finding each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.swc.parse import RawTable
+from nnunet_neurino.swc.tree import Finding, Tree, Unit, find_cycle, parents_first_order, take
+
+#: Findings of one kind that are told line by line; the rest is counted in one more.
+MAX_FINDINGS_A_KIND = 100
+
+_OWN_UNIT = re.compile(r"^unit:\s*(voxel|micrometre|unknown)$")
+_IN_UNIT = r"\b(?:in|units?)\s*(?:are|is)?\s*[:=]?\s*\(?"
+_MICROMETRE = re.compile(_IN_UNIT + r"(?:[µμ]m|um|microns?|micromet(?:er|re)s?)\b", re.IGNORECASE)
+_VOXEL = re.compile(_IN_UNIT + r"(?:(?:\d-based|image)\s+)*(?:voxels?|pixels?)\b", re.IGNORECASE)
+
+
+def mend(path: Path, table: RawTable) -> Tree:
+    """Make a tree, parents first, of a file's rows.
+
+    Raises:
+        NeurinoError: the parents run in a circle.
+    """
+    findings = list(table.findings)
+    unit = _unit_of(table.comments, findings)
+    table = _drop_repeats(table, findings)
+    parents = _resolve_parents(table, findings)
+    ids = _unique_ids(table, findings)
+    radii = _mend_radii(table, findings)
+    at = find_cycle(parents)
+    if at >= 0:
+        length = 1
+        row = int(parents[at])
+        while row != at:
+            row, length = int(parents[row]), length + 1
+        raise NeurinoError(
+            f"{path}: line {table.lines[at]}: node {ids[at]} is its own ancestor (a circle of {length} nodes); "
+            "set the parent of one of them to -1"
+        )
+    order = parents_first_order(parents)
+    late = np.flatnonzero(parents >= np.arange(len(parents)))
+    if len(late):
+        findings.append(
+            Finding(int(table.lines[late[0]]), f"{len(late)} nodes stand before their parent", "rows put parents first")
+        )
+    tree = Tree(ids, table.types, table.xyz, radii, parents, unit)
+    findings.sort(key=lambda finding: finding.line)
+    return take(tree, order, findings=tuple(findings))
+
+
+def _tell(
+    findings: list[Finding], table: RawTable, rows: np.ndarray, what: Callable[[int], str], mended: str, kind: str
+) -> None:
+    for row in rows[:MAX_FINDINGS_A_KIND]:
+        findings.append(Finding(int(table.lines[row]), what(row), mended))
+    more = len(rows) - MAX_FINDINGS_A_KIND
+    if more > 0:
+        findings.append(Finding(int(table.lines[rows[MAX_FINDINGS_A_KIND]]), f"{more} more {kind}", mended))
+
+
+def _unit_of(comments: list[tuple[int, str]], findings: list[Finding]) -> Unit:
+    """The unit that the comments name: our writer's line, else "in micrometers", "in voxel coordinates"..."""
+    for _, text in comments:
+        own = _OWN_UNIT.match(text)
+        if own:
+            return own[1]  # type: ignore[return-value]
+    seen: dict[Unit, int] = {}
+    for line, text in comments:
+        if _MICROMETRE.search(text):
+            seen.setdefault("micrometre", line)
+        if _VOXEL.search(text):
+            seen.setdefault("voxel", line)
+    if len(seen) != 1:
+        if seen:
+            findings.append(Finding(min(seen.values()), "comments name both voxels and micrometres; unit unknown"))
+        return "unknown"
+    unit, line = next(iter(seen.items()))
+    findings.append(Finding(line, f"the comment says that the unit is the {unit}"))
+    return unit
+
+
+def _drop_repeats(table: RawTable, findings: list[Finding]) -> RawTable:
+    """Leave out rows that repeat an earlier one in every column."""
+    if len(np.unique(table.ids)) == len(table.ids):
+        return table
+    seen: dict[tuple, int] = {}
+    keep = np.ones(len(table.ids), dtype=bool)
+    counts = np.unique(table.ids, return_inverse=True, return_counts=True)
+    repeats: list[int] = []
+    first: dict[int, int] = {}
+    for row in np.flatnonzero(counts[2][counts[1]] > 1):
+        key = (
+            int(table.ids[row]),
+            int(table.types[row]),
+            *table.xyz[row].tolist(),
+            repr(float(table.radii[row])),
+            int(table.parents[row]),
+        )
+        if key in seen:
+            keep[row] = False
+            repeats.append(int(row))
+            first[int(row)] = seen[key]
+        else:
+            seen[key] = int(row)
+    _tell(
+        findings,
+        table,
+        np.array(repeats, dtype=np.int64),
+        lambda row: f"repeats line {table.lines[first[int(row)]]} (id {table.ids[row]})",
+        "left out",
+        "repeated lines",
+    )
+    if keep.all():
+        return table
+    return RawTable(
+        *(column[keep] for column in (table.lines, table.ids, table.types, table.xyz, table.radii, table.parents)),
+        comments=table.comments,
+    )
+
+
+def _resolve_parents(table: RawTable, findings: list[Finding]) -> np.ndarray:
+    """Row of every node's parent, -1 for roots.
+
+    Where several nodes bear the parent's id (files glued together) the nearest one above is meant, else the
+    nearest one below.
+    """
+    ids, wanted = table.ids, table.parents
+    n = len(ids)
+    rows = np.arange(n)
+    order = np.lexsort((rows, ids))
+    names, number = np.unique(ids, return_inverse=True)
+    place = np.minimum(np.searchsorted(names, wanted), max(len(names) - 1, 0))
+    known = names[place] == wanted if n else np.zeros(0, bool)
+    key = number[order] * n + order  # ascending: by id, then by row
+    after = np.searchsorted(key, place * n + rows)  # the first entry of that id at or below this row
+    above = np.maximum(after - 1, 0)
+    use_above = (after > 0) & (number[order[above]] == place) if n else known
+    parents = np.where(use_above, order[above], order[np.minimum(after, n - 1)]) if n else rows
+    is_self = (wanted == ids) & (wanted != -1)
+    root = (wanted == -1) | is_self | ~known
+    parents = np.where(root, -1, parents)
+
+    _tell(
+        findings,
+        table,
+        np.flatnonzero(is_self),
+        lambda row: f"node {ids[row]} is its own parent",
+        "made a root",
+        "nodes that are their own parent",
+    )
+    odd = ~known & (wanted != -1) & ~is_self
+    _tell(
+        findings,
+        table,
+        np.flatnonzero(odd & (wanted <= 0)),
+        lambda row: f"parent {wanted[row]} is no node (a root's parent is -1)",
+        "made a root",
+        "roots with another parent than -1",
+    )
+    _tell(
+        findings,
+        table,
+        np.flatnonzero(odd & (wanted > 0)),
+        lambda row: f"node {ids[row]} names the parent {wanted[row]}, which is not in the file",
+        "made a root",
+        "nodes whose parent is not in the file",
+    )
+    if n and not (wanted == -1).any():
+        findings.append(Finding(0, "no node is a root (parent -1)", f"{int(root.sum())} nodes made roots"))
+    return parents
+
+
+def _unique_ids(table: RawTable, findings: list[Finding]) -> np.ndarray:
+    ids = table.ids.copy()
+    _, first = np.unique(ids, return_index=True)
+    again = np.ones(len(ids), dtype=bool)
+    again[first] = False
+    rows = np.flatnonzero(again)
+    if len(rows):
+        top = int(ids.max())
+        if top > 2**62:
+            top = 0
+        new = np.setdiff1d(np.arange(top + 1, top + 1 + len(rows) + len(ids)), ids)[: len(rows)]
+        _tell(
+            findings,
+            table,
+            rows,
+            lambda row: f"the id {table.ids[row]} is used before",
+            "given a new id; children follow the nearest node of that id above them",
+            "ids used before",
+        )
+        ids[rows] = new
+    return ids
+
+
+def _mend_radii(table: RawTable, findings: list[Finding]) -> np.ndarray:
+    radii = table.radii.copy()
+    with np.errstate(invalid="ignore"):
+        bad = ~(np.isfinite(radii) & (radii >= 0))
+    positive = radii[~bad & (radii > 0)] if len(radii) else radii
+    if bad.any():
+        stand_in = float(np.median(positive)) if len(positive) else 1.0
+        _tell(
+            findings,
+            table,
+            np.flatnonzero(bad),
+            lambda row: f"the radius {table.radii[row]:g} is no length",
+            f"set to {stand_in:g}" + (", the median" if len(positive) else ""),
+            "radii that are no length",
+        )
+        radii[bad] = stand_in
+    zero = np.flatnonzero(radii == 0)
+    if len(zero):
+        findings.append(
+            Finding(int(table.lines[zero[0]]), f"{len(zero)} of {len(radii)} radii are zero (repair_radii sets them)")
+        )
+    elif len(radii) > 1 and (radii == radii[0]).all():
+        findings.append(Finding(0, f"every radius is {radii[0]:g}, so it was probably not measured"))
+    return radii

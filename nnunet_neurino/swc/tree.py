@@ -1,0 +1,248 @@
+"""The one neuron type of the house: a forest of nodes on numpy arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+Unit = Literal["voxel", "micrometre", "unknown"]
+UNITS: tuple[Unit, ...] = ("voxel", "micrometre", "unknown")
+#: SWC's structure identifiers that every program agrees on.
+UNDEFINED, SOMA, AXON, DENDRITE, APICAL = 0, 1, 2, 3, 4
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something odd in a file, and what was done about it.
+
+    Attributes:
+        line: line number in the file, counted from 1; 0 when the whole file is meant.
+        what: what was found.
+        mended: what was done about it; empty when nothing had to be done (a note).
+    """
+
+    line: int
+    what: str
+    mended: str = ""
+
+    def __str__(self) -> str:
+        place = f"line {self.line}: " if self.line else ""
+        return f"{place}{self.what}" + (f" -> {self.mended}" if self.mended else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """A neuron: nodes with a radius, each with at most one parent; several roots are allowed (a forest).
+
+    The arrays are copied, checked and read-only; make a changed tree with :func:`dataclasses.replace`. Trees that
+    :func:`~nnunet_neurino.swc.read_swc` or any function of this room returns have parents before children.
+
+    Two trees are equal when their nodes (type, position, radius, parent) and units are exactly equal in
+    parents-first order. Ids are names and findings are history: neither takes part.
+
+    Attributes:
+        ids: (n,) int64, unique names of the nodes (in the file they came from).
+        types: (n,) int64, SWC structure identifiers (1 soma, 2 axon, 3 dendrite, 4 apical dendrite).
+        xyz: (n, 3) float64, finite, in x, y, z. A whole number is the centre of a voxel.
+        radii: (n,) float64, finite, not negative, in ``unit`` (in voxels: of the x axis).
+        parents: (n,) int64, ROW INDEX of the parent, -1 for a root.
+        unit: "voxel", "micrometre", or "unknown" (treated as voxels).
+        findings: what the reader and the menders found and did.
+    """
+
+    ids: np.ndarray
+    types: np.ndarray
+    xyz: np.ndarray
+    radii: np.ndarray
+    parents: np.ndarray
+    unit: Unit = "unknown"
+    findings: tuple[Finding, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        n = len(self.ids)
+        for name, dtype, shape in (
+            ("ids", np.int64, (n,)),
+            ("types", np.int64, (n,)),
+            ("xyz", np.float64, (n, 3)),
+            ("radii", np.float64, (n,)),
+            ("parents", np.int64, (n,)),
+        ):
+            array = np.array(getattr(self, name), dtype=dtype)
+            if n == 0 and array.size == 0:
+                array = array.reshape(shape)
+            if array.shape != shape:
+                raise ValueError(f"Tree.{name}: expected shape {shape}, got {array.shape}")
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        object.__setattr__(self, "findings", tuple(self.findings))
+        if self.unit not in UNITS:
+            raise ValueError(f"Tree.unit: expected one of {UNITS}, got {self.unit!r}")
+        if not (np.isfinite(self.xyz).all() and np.isfinite(self.radii).all()):
+            raise ValueError("Tree: positions and radii must be finite")
+        if (self.radii < 0).any():
+            raise ValueError("Tree.radii: must not be negative")
+        if n and len(np.unique(self.ids)) != n:
+            raise ValueError("Tree.ids: must be unique")
+        if n and (self.parents.min() < -1 or self.parents.max() >= n):
+            raise ValueError(f"Tree.parents: expected row indices from -1 to {n - 1}")
+        if find_cycle(self.parents) >= 0:
+            raise ValueError("Tree.parents: contains a cycle")
+
+    @classmethod
+    def build(
+        cls,
+        xyz: np.ndarray,
+        parents: np.ndarray,
+        radii: np.ndarray | float = 1.0,
+        types: np.ndarray | int = UNDEFINED,
+        unit: Unit = "voxel",
+    ) -> Tree:
+        """Make a tree with ids 1..n from positions (n, 3) in x, y, z and parent row indices (-1 for a root).
+
+        Examples:
+            >>> tree = Tree.build([[0, 0, 0], [3, 4, 0]], [-1, 0], radii=2)
+            >>> tree.n_nodes, tree.n_pieces, tree.length
+            (2, 1, 5.0)
+        """
+        n = len(xyz)
+        return cls(
+            ids=np.arange(1, n + 1),
+            types=np.broadcast_to(types, (n,)),
+            xyz=xyz,
+            radii=np.broadcast_to(radii, (n,)),
+            parents=parents,
+            unit=unit,
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tree):
+            return NotImplemented
+        if len(self) != len(other) or self.unit != other.unit:
+            return False
+        a, b = parents_first(self), parents_first(other)
+        return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("types", "xyz", "radii", "parents"))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return (
+            f"Tree({self.n_nodes} nodes, {self.n_pieces} pieces, length {self.length:.6g} in unit {self.unit!r}, "
+            f"{len(self.findings)} findings)"
+        )
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes."""
+        return len(self.ids)
+
+    @property
+    def roots(self) -> np.ndarray:
+        """Row indices of the roots."""
+        return np.flatnonzero(self.parents < 0)
+
+    @property
+    def n_pieces(self) -> int:
+        """Number of connected pieces, which is the number of roots (touching segments count as several)."""
+        return int((self.parents < 0).sum())
+
+    def edges(self) -> np.ndarray:
+        """Row indices (m, 2) of child and parent of every edge."""
+        children = np.flatnonzero(self.parents >= 0)
+        return np.stack([children, self.parents[children]], axis=1)
+
+    def edge_lengths(self) -> np.ndarray:
+        """Euclidean length (m,) of every edge of :meth:`edges`, in the tree's unit."""
+        edges = self.edges()
+        with np.errstate(over="ignore"):
+            return np.linalg.norm(self.xyz[edges[:, 0]] - self.xyz[edges[:, 1]], axis=1)
+
+    @property
+    def length(self) -> float:
+        """Total length of all edges, in the tree's unit."""
+        return float(self.edge_lengths().sum())
+
+    def piece_labels(self) -> np.ndarray:
+        """Piece (n,) of every node, numbered from 0 in the order of the roots."""
+        top = _jump_to_top(self.parents)
+        number = np.full(len(self), -1, dtype=np.int64)
+        number[self.roots] = np.arange(self.n_pieces)
+        return number[top]
+
+    def n_children(self) -> np.ndarray:
+        """Number of children (n,) of every node."""
+        return np.bincount(self.parents[self.parents >= 0], minlength=len(self))
+
+
+def _jump_to_top(parents: np.ndarray) -> np.ndarray:
+    """Root row of every node by pointer doubling; nodes that lead into a cycle end on some node of the cycle."""
+    rows = np.arange(len(parents))
+    top = np.where(parents < 0, rows, parents)
+    for _ in range(max(len(parents), 1).bit_length()):
+        following = top[top]
+        if np.array_equal(following, top):
+            break
+        top = following
+    return top
+
+
+def find_cycle(parents: np.ndarray) -> int:
+    """Row of a node on a cycle of parent row indices, or -1 when there is none (self-parents are cycles)."""
+    if len(parents) == 0 or (parents < np.arange(len(parents))).all():
+        return -1
+    top = _jump_to_top(parents)
+    lost = np.flatnonzero(parents[top] >= 0)
+    return int(top[lost[0]]) if len(lost) else -1
+
+
+def depths(parents: np.ndarray) -> np.ndarray:
+    """Number of edges (n,) between every node and its root, for parent row indices without a cycle."""
+    rows = np.arange(len(parents))
+    jump = np.where(parents < 0, rows, parents)
+    depth = (parents >= 0).astype(np.int64)
+    while True:
+        further = depth[jump]
+        if not further.any():
+            return depth
+        depth = depth + further
+        jump = jump[jump]
+
+
+def take(tree: Tree, rows: np.ndarray, **changes: object) -> Tree:
+    """The tree of ``rows`` in that order; nodes whose parent is not among them become roots.
+
+    ``changes`` replace fields afterwards (for example ``findings``).
+    """
+    new_row = np.full(len(tree) + 1, -1, dtype=np.int64)  # the last entry serves parent -1
+    new_row[rows] = np.arange(len(rows))
+    fields: dict[str, object] = {
+        "ids": tree.ids[rows],
+        "types": tree.types[rows],
+        "xyz": tree.xyz[rows],
+        "radii": tree.radii[rows],
+        "parents": new_row[tree.parents[rows]],
+        "unit": tree.unit,
+        "findings": tree.findings,
+    }
+    return Tree(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def parents_first_order(parents: np.ndarray) -> np.ndarray:
+    """Order of rows in which every parent comes before its children.
+
+    The order is untouched where it already is so; else rows are sorted by depth, keeping their order within a depth.
+    """
+    if (parents < np.arange(len(parents))).all():
+        return np.arange(len(parents))
+    return np.argsort(depths(parents), kind="stable")
+
+
+def parents_first(tree: Tree) -> Tree:
+    """The same tree with every parent before its children."""
+    if (tree.parents < np.arange(len(tree))).all():
+        return tree
+    return take(tree, parents_first_order(tree.parents))

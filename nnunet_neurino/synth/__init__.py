@@ -1,0 +1,29 @@
+"""Generated neurons: tree growth and a microscope model. Feeds the demo, the tests and the benchmarks."""
+
+from nnunet_neurino.synth.growth import grow_trees
+from nnunet_neurino.synth.mr import BlobSettings, generate_blob
+from nnunet_neurino.synth.place import place
+from nnunet_neurino.synth.settings import (
+    PRESETS,
+    GrowthSettings,
+    MicroscopeSettings,
+    SynthSettings,
+    preset,
+)
+from nnunet_neurino.synth.volume import SynthVolume, generate, join, photograph
+
+__all__ = [
+    "PRESETS",
+    "BlobSettings",
+    "GrowthSettings",
+    "MicroscopeSettings",
+    "SynthSettings",
+    "SynthVolume",
+    "generate",
+    "generate_blob",
+    "grow_trees",
+    "join",
+    "photograph",
+    "place",
+    "preset",
+]

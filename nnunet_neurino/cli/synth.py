@@ -1,0 +1,210 @@
+"""Generate neurons: image stacks as a light microscope would take them, with the exact tracings and masks.
+
+Writes DIR/images/case_000.tif, DIR/tracings/case_000.swc (voxels of the image) and DIR/masks/case_000.tif, a layout
+that `neurino convert --images DIR/images --tracings DIR/tracings` takes as it is. The same options and seed give the
+same bytes, and cases already there are kept, so that an interrupted run goes on. With --from-swc your own tracings
+are photographed instead of generated ones; with --kind blob the volumes look like MR images with one small structure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from nnunet_neurino import __version__
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.files import write_json
+from nnunet_neurino.images import write_tiff
+from nnunet_neurino.swc import Tree, read_swc, write_swc
+from nnunet_neurino.synth import (
+    PRESETS,
+    BlobSettings,
+    SynthSettings,
+    SynthVolume,
+    generate,
+    generate_blob,
+    photograph,
+    place,
+    preset,
+)
+
+EXAMPLE = "  neurino synth -o synthetic --count 4 --seed 1 --shape 32 64 64 --preset demo"
+
+_RECORD = "synth.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``neurino synth``."""
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder to write to")
+    parser.add_argument(
+        "--count", metavar="N", type=int, help="number of cases (default: 10, or one for each SWC file)"
+    )
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="whole number from 0 up (default: 0)")
+    parser.add_argument(
+        "--shape",
+        metavar=("Z", "Y", "X"),
+        nargs=3,
+        type=int,
+        help="size in voxels (default: the preset's; the extent of the tracing with --from-swc)",
+    )
+    parser.add_argument(
+        "--spacing",
+        metavar=("Z", "Y", "X"),
+        nargs=3,
+        type=float,
+        help="voxel size in micrometres (default: the preset's)",
+    )
+    parser.add_argument(
+        "--preset", metavar="NAME", default="confocal", help=f"{', '.join(PRESETS)} (default: confocal)"
+    )
+    parser.add_argument(
+        "--from-swc", metavar="FILE", nargs="+", type=Path, help="take pictures of these tracings (or folders of them)"
+    )
+    parser.add_argument(
+        "--unit",
+        choices=("voxel", "micrometre"),
+        help="unit of the --from-swc files (default: what the file says, else voxel)",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=("neuron", "blob"),
+        default="neuron",
+        help="neuron, or blob: MR-like volumes, one structure of 1 to 2 %% of the volume, no tracings (default: neuron)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``neurino synth``."""
+    if args.seed < 0:
+        raise NeurinoError(f"--seed {args.seed}: expected a whole number from 0 up")
+    if args.count is not None and args.count < 1:
+        raise NeurinoError(f"--count {args.count}: expected at least 1")
+    sources = _swc_files(args.from_swc) if args.from_swc else []
+    if args.kind == "blob":
+        count, make, recipe = _blobs(args)
+    elif sources:
+        count, make, recipe = _pictures(args, sources)
+    else:
+        count, make, recipe = _neurons(args)
+    recipe |= {"seed": args.seed, "kind": args.kind, "version": __version__}
+    _check_record(args.output, recipe)
+    write_json(args.output / _RECORD, recipe)
+    digits = max(3, len(str(count - 1)))
+    for number in tqdm(range(count), desc="generating", unit="case", disable=None):
+        name = f"case_{number:0{digits}d}"
+        if not _is_there(args.output, name, with_tracing=args.kind == "neuron"):
+            _write(args.output, name, make(number))
+    print(f"{count} cases in {args.output}")
+    if args.kind == "neuron":
+        folder = args.output
+        print(f"next: neurino convert --images {folder / 'images'} --tracings {folder / 'tracings'} --help")
+    return 0
+
+
+Maker = Callable[[int], SynthVolume]
+
+
+def _settings(args: argparse.Namespace) -> SynthSettings:
+    return preset(
+        args.preset,
+        shape=tuple(args.shape) if args.shape else None,
+        spacing=tuple(args.spacing) if args.spacing else None,
+    )
+
+
+def _neurons(args: argparse.Namespace) -> tuple[int, Maker, dict]:
+    settings = _settings(args)
+    recipe = {"preset": args.preset, "settings": asdict(settings)}
+    return args.count or 10, lambda number: generate(settings, (args.seed, number)), recipe
+
+
+def _blobs(args: argparse.Namespace) -> tuple[int, Maker, dict]:
+    if args.from_swc:
+        raise NeurinoError("--kind blob and --from-swc exclude each other: drop one")
+    settings = BlobSettings()
+    if args.shape:
+        settings = replace(settings, shape=tuple(args.shape))
+    if args.spacing:
+        settings = replace(settings, spacing=tuple(args.spacing))
+    recipe = {"settings": asdict(settings)}
+    return args.count or 10, lambda number: generate_blob(settings, (args.seed, number)), recipe
+
+
+def _pictures(args: argparse.Namespace, sources: list[Path]) -> tuple[int, Maker, dict]:
+    settings = _settings(args)
+
+    def make(number: int) -> SynthVolume:
+        path = sources[number % len(sources)]
+        tree: Tree = read_swc(path)
+        if len(tree) == 0:
+            raise NeurinoError(f"{path}: has no nodes to take a picture of")
+        if args.unit:
+            tree = replace(tree, unit=args.unit)
+        try:
+            tree, shape = place(tree, settings.spacing, tuple(args.shape) if args.shape else None)
+        except NeurinoError as error:
+            raise NeurinoError(f"{path}: {error}") from None
+        return photograph((tree,), replace(settings, shape=shape), (args.seed, number))
+
+    recipe = {
+        "preset": args.preset,
+        "settings": asdict(settings),
+        "shape": args.shape,
+        "unit": args.unit,
+        "from_swc": [str(path) for path in sources],
+    }
+    return args.count or len(sources), make, recipe
+
+
+def _swc_files(paths: list[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(one for one in path.iterdir() if one.suffix.lower() in (".swc", ".eswc"))
+            if not inside:
+                raise NeurinoError(f"{path}: expected .swc files in this folder, found none")
+            files += inside
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise NeurinoError(f"{path}: no such file or folder")
+    return files
+
+
+def _check_record(folder: Path, recipe: dict) -> None:
+    """Refuse to mix cases of different settings in one folder."""
+    record = folder / _RECORD
+    if not record.is_file():
+        if any((folder / "images").glob("case_*.tif")):
+            raise NeurinoError(f"{folder}: holds cases but no {_RECORD}: choose another folder with -o")
+        return
+    try:
+        before = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise NeurinoError(f"{record}: cannot be read: delete the folder or choose another with -o") from None
+    if before != json.loads(json.dumps(recipe)):
+        raise NeurinoError(
+            f"{folder}: holds cases made with other options (see {record.name}): delete it or choose another with -o"
+        )
+
+
+def _paths(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    return folder / "images" / f"{name}.tif", folder / "tracings" / f"{name}.swc", folder / "masks" / f"{name}.tif"
+
+
+def _is_there(folder: Path, name: str, with_tracing: bool) -> bool:
+    image, tracing, mask = _paths(folder, name)
+    return image.is_file() and mask.is_file() and (tracing.is_file() or not with_tracing)
+
+
+def _write(folder: Path, name: str, volume: SynthVolume) -> None:
+    image, tracing, mask = _paths(folder, name)
+    write_tiff(mask, volume.mask, volume.spacing)
+    if volume.trees:
+        write_swc(volume.tree, tracing)
+    write_tiff(image, volume.image, volume.spacing)  # last: an image is never without its truth

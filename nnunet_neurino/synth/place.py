@@ -1,0 +1,54 @@
+"""Putting an existing tracing into a volume, to take its picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.swc import Tree, crop
+
+_MARGIN = 4  # voxels around the extent
+_MOST_VOXELS = 2**31
+
+
+def place(
+    tree: Tree, spacing: tuple[float, float, float], shape: tuple[int, int, int] | None = None
+) -> tuple[Tree, tuple[int, int, int]]:
+    """Convert a tracing to voxels and move it into a volume.
+
+    Args:
+        tree: in voxels or micrometres, with at least one node.
+        spacing: voxel size z, y, x in micrometres.
+        shape: voxels z, y, x; None for the extent of the tracing and a margin. A tracing that lies in this shape stays
+            where it is; one that does not is moved to the middle, and cut where it is too large.
+
+    Returns:
+        The tree in voxels of the volume (radii in in-plane voxels), and the shape.
+    """
+    size = np.array(spacing[::-1])
+    if tree.unit == "micrometre":
+        tree = replace(tree, xyz=tree.xyz / size, radii=tree.radii / spacing[2])
+    tree = replace(tree, unit="voxel")
+    margin = _MARGIN + tree.radii.max() * spacing[2] / size
+    low, high = tree.xyz.min(axis=0), tree.xyz.max(axis=0)
+    if shape is None:
+        sides = np.ceil(high - low + 2 * margin).astype(int) + 1
+        if np.prod(sides, dtype=float) > _MOST_VOXELS:
+            raise NeurinoError(
+                f"needs a volume of {' x '.join(map(str, sides[::-1]))} voxels (z, y, x), more than 2^31: "
+                "give --shape to take a picture of its middle, or a larger --spacing"
+            )
+        found = (int(sides[2]), int(sides[1]), int(sides[0]))
+        # Whole voxels, so that coordinates keep their decimals.
+        return replace(tree, xyz=tree.xyz - np.floor(low - margin)), found
+    extent = np.array(shape[::-1]) - 1.0
+    if (low < 0).any() or (high > extent).any():
+        tree = replace(tree, xyz=tree.xyz + np.round((extent - low - high) / 2))
+        tree = crop(tree, shape)
+        if len(tree.edges()) == 0:
+            raise NeurinoError(
+                f"no part of the tracing lies in the middle {shape} voxels (z, y, x): give a larger --shape"
+            )
+    return tree, shape

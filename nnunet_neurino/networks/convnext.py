@@ -1,0 +1,214 @@
+"""ConvNeXt in three dimensions: the encoder whose 2D twin carries the DINOv3 weights.
+
+Every layer is that of the 2D network (Liu et al., A ConvNet for the 2020s, 2022) with one more kernel axis: the depth.
+With the weights that ``nnunet_neurino.transfer.inflate`` makes, it computes on a volume of identical slices what the 2D
+network computes on one slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.networks.geometry import Triple, channels_last_memory, to_channels_first, to_channels_last
+from nnunet_neurino.networks.layers import ChannelNorm, depthwise_conv
+
+BLOCK_KERNEL = 7
+"""Taps along the two in-plane axes of a block's depthwise kernel."""
+
+STEM_KERNEL = 4
+"""Taps along each axis of the stem's kernel."""
+
+
+@dataclass(frozen=True)
+class ConvNeXtSize:
+    """Blocks and channels of the four stages of a ConvNeXt."""
+
+    depths: tuple[int, int, int, int]
+    widths: tuple[int, int, int, int]
+
+
+SIZES = {
+    "tiny": ConvNeXtSize((3, 3, 9, 3), (96, 192, 384, 768)),
+    "small": ConvNeXtSize((3, 3, 27, 3), (96, 192, 384, 768)),
+    "base": ConvNeXtSize((3, 3, 27, 3), (128, 256, 512, 1024)),
+    "large": ConvNeXtSize((3, 3, 27, 3), (192, 384, 768, 1536)),
+}
+
+
+def size_by_name(name: str) -> ConvNeXtSize:
+    """The size called ``tiny``, ``small``, ``base`` or ``large``."""
+    if name not in SIZES:
+        raise NeurinoError(f"network size '{name}' is not known: expected one of {', '.join(SIZES)}")
+    return SIZES[name]
+
+
+@dataclass(frozen=True)
+class EncoderGeometry:
+    """Strides and kernels of the encoder's layers, each (z, y, x).
+
+    Attributes:
+        strides: of the stem and the three downsampling layers.
+        kernel_depths: taps along the depth axis of the depthwise kernels of each of the four stages; odd.
+        depth_axis: the axis that the 2D network does not have: 0 (z), 1 (y) or 2 (x).
+    """
+
+    strides: tuple[Triple, Triple, Triple, Triple] = ((2, 2, 2),) * 4
+    kernel_depths: tuple[int, int, int, int] = (3, 3, 3, 3)
+    depth_axis: int = 0
+
+    def __post_init__(self) -> None:
+        if self.depth_axis not in (0, 1, 2):
+            raise NeurinoError(f"depth axis {self.depth_axis}: expected 0 (z), 1 (y) or 2 (x)")
+        if len(self.kernel_depths) != 4 or any(k < 1 or k % 2 == 0 for k in self.kernel_depths):
+            raise NeurinoError(f"kernel depths {self.kernel_depths}: expected four odd numbers, one for each stage")
+        for stride, allowed in zip(self.strides, ((1, 2, 4), (1, 2), (1, 2), (1, 2)), strict=True):
+            if any(s not in allowed for s in stride):
+                raise NeurinoError(f"encoder strides {self.strides}: {stride} is not made of {allowed}")
+
+    def down_kernel(self, stage: int) -> Triple:
+        """Kernel of the layer that leads into ``stage`` (0 is the stem): one tap along an axis that keeps its size."""
+        taps = STEM_KERNEL if stage == 0 else 2
+        z, y, x = (1 if stride == 1 else taps for stride in self.strides[stage])
+        return z, y, x
+
+    def down_padding(self, stage: int) -> Triple:
+        """Zeros added at both ends of each axis by the layer that leads into ``stage``."""
+        kernel, stride = self.down_kernel(stage), self.strides[stage]
+        z, y, x = ((k - s) // 2 for k, s in zip(kernel, stride, strict=True))
+        return z, y, x
+
+    def block_kernel(self, stage: int) -> Triple:
+        """Depthwise kernel of the blocks of ``stage``."""
+        kernel = [BLOCK_KERNEL] * 3
+        kernel[self.depth_axis] = self.kernel_depths[stage]
+        return kernel[0], kernel[1], kernel[2]
+
+
+class ConvNeXtBlock3d(nn.Module):
+    """x + gamma * project(gelu(expand(norm(depthwise(x))))), with four times the channels in between."""
+
+    def __init__(self, channels: int, kernel: Triple, layer_scale: float = 1e-6) -> None:
+        super().__init__()
+        self.depthwise = depthwise_conv(channels, kernel)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.expand = nn.Linear(channels, 4 * channels)
+        self.project = nn.Linear(4 * channels, channels)
+        self.gamma = nn.Parameter(torch.full((channels,), layer_scale))
+
+    def forward(self, volume: Tensor) -> Tensor:
+        x = self.norm(to_channels_last(self.depthwise(volume)))
+        x = F.gelu(self.expand(x))
+        # Scaling the small weight instead of the volume: the same result, one volume less to compute and to keep.
+        x = F.linear(x, self.gamma[:, None] * self.project.weight, self.gamma * self.project.bias)
+        return volume + to_channels_first(x)
+
+
+class _Stem(nn.Module):
+    """Patches of the image -> normalised channels."""
+
+    def __init__(self, in_channels: int, channels: int, geometry: EncoderGeometry) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(
+            in_channels,
+            channels,
+            geometry.down_kernel(0),
+            stride=geometry.strides[0],
+            padding=geometry.down_padding(0),
+        )
+        self.norm = ChannelNorm(channels)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.norm(self.conv(image))
+
+
+class _Downsample(nn.Module):
+    """Channel norm, then a dense convolution that halves the axes that the geometry says."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: Triple, stride: Triple) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(in_channels)
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride=stride)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        return channels_last_memory(self.conv(self.norm(volume)))
+
+
+class _Stage(nn.Module):
+    """Downsampling (none after the stem) and the blocks of one resolution."""
+
+    def __init__(self, downsample: nn.Module | None, blocks: list[ConvNeXtBlock3d]) -> None:
+        super().__init__()
+        if downsample is not None:
+            self.downsample = downsample
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, volume: Tensor, checkpointing: bool) -> Tensor:
+        if hasattr(self, "downsample"):
+            volume = self.downsample(volume)
+        for block in self.blocks:
+            volume = checkpoint(block, volume, use_reentrant=False) if checkpointing else block(volume)
+        return volume
+
+
+class ConvNeXt3d(nn.Module):
+    """The encoder: an image (N, C, Z, Y, X) -> the outputs of its four stages, finest first.
+
+    Args:
+        in_channels: channels of the image.
+        size: blocks and channels of the stages.
+        geometry: strides and kernels.
+        layer_scale: start value of the blocks' ``gamma`` when training from scratch.
+        checkpointing: keep only the blocks' inputs during training and compute the rest again on the way back.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        size: ConvNeXtSize,
+        geometry: EncoderGeometry | None = None,
+        layer_scale: float = 1e-6,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.geometry = geometry or EncoderGeometry()
+        self.checkpointing = checkpointing
+        self.stem = _Stem(in_channels, size.widths[0], self.geometry)
+        self.stages = nn.ModuleList(
+            _Stage(self._downsample(size.widths, stage), self._blocks(size, stage, layer_scale))
+            for stage in range(len(size.widths))
+        )
+        self.apply(_start_values)
+
+    def _downsample(self, widths: Sequence[int], stage: int) -> nn.Module | None:
+        if stage == 0:
+            return None
+        kernel, stride = self.geometry.down_kernel(stage), self.geometry.strides[stage]
+        return _Downsample(widths[stage - 1], widths[stage], kernel, stride)
+
+    def _blocks(self, size: ConvNeXtSize, stage: int, layer_scale: float) -> list[ConvNeXtBlock3d]:
+        kernel = self.geometry.block_kernel(stage)
+        return [ConvNeXtBlock3d(size.widths[stage], kernel, layer_scale) for _ in range(size.depths[stage])]
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        checkpointing = self.checkpointing and self.training and torch.is_grad_enabled()
+        features = []
+        volume = self.stem(image)
+        for stage in self.stages:
+            volume = stage(volume, checkpointing)
+            features.append(volume)
+        return features
+
+
+def _start_values(module: nn.Module) -> None:
+    """Truncated normal weights and zero biases, as ConvNeXt starts."""
+    if isinstance(module, (nn.Conv3d, nn.Linear)):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

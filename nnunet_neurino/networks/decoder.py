@@ -1,0 +1,131 @@
+"""The decoder that NeurINO and MedNeXt share, with segmentation heads that are switched the nnU-Net way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from nnunet_neurino.networks.geometry import Levels
+from nnunet_neurino.networks.layers import Pointwise
+from nnunet_neurino.networks.mednext_blocks import MedNeXtBlock, MedNeXtUpBlock
+
+Run = Callable[[nn.Module, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class DecoderPlan:
+    """What a decoder is made of; every tuple runs from full resolution to the bottleneck.
+
+    Attributes:
+        widths: channels of each level.
+        blocks: residual blocks of each level.
+        expansions: how many times wider the blocks of each level are inside.
+        skipped: levels from full resolution on that get nothing from the encoder.
+        norm: ``batch``, ``group`` or ``layer``.
+        grn: global response norm in every block.
+    """
+
+    widths: tuple[int, ...]
+    blocks: tuple[int, ...]
+    expansions: tuple[int, ...]
+    skipped: int = 0
+    norm: str = "batch"
+    grn: bool = False
+
+    def make_blocks(self, level: int) -> nn.ModuleList:
+        """The residual blocks of a level."""
+        return nn.ModuleList(
+            MedNeXtBlock(self.widths[level], self.expansions[level], self.norm, self.grn)
+            for _ in range(self.blocks[level])
+        )
+
+
+class _Level(nn.Module):
+    """Up from the level below, plus what the encoder has at this level, then residual blocks."""
+
+    def __init__(self, plan: DecoderPlan, levels: Levels, level: int) -> None:
+        super().__init__()
+        self.up = MedNeXtUpBlock(
+            plan.widths[level + 1],
+            plan.widths[level],
+            levels.steps[level],
+            plan.expansions[level],
+            plan.norm,
+            plan.grn,
+        )
+        self.blocks = plan.make_blocks(level)
+
+    def run(self, run: Run, volume: Tensor, skip: Tensor | None) -> Tensor:
+        """Apply the modules through ``run(module, volume)``."""
+        volume = run(self.up, volume)
+        if skip is not None:
+            volume = volume + skip
+        for block in self.blocks:
+            volume = run(block, volume)
+        return volume
+
+
+class MedNeXtDecoder(nn.Module):
+    """Features of the encoder -> logits, one tensor for each head, full resolution first.
+
+    Attributes:
+        plan: what it is made of.
+        deep_supervision: True returns the list of all heads' logits, False only the full-resolution ones. nnU-Net sets
+            it. The heads are part of the state dict either way.
+        seg_layers: the heads, full resolution first.
+    """
+
+    def __init__(
+        self,
+        plan: DecoderPlan,
+        levels: Levels,
+        num_classes: int,
+        deep_supervision: bool = True,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.plan = plan
+        self.deep_supervision = deep_supervision
+        self.checkpointing = checkpointing
+        self.bottleneck = plan.make_blocks(len(plan.widths) - 1)
+        self.levels = nn.ModuleList(_Level(plan, levels, level) for level in range(len(plan.widths) - 1))
+        self.seg_layers = nn.ModuleList(Pointwise(width, num_classes) for width in plan.widths[: levels.n_heads])
+        if not deep_supervision:
+            # Distributed training refuses parameters that never get a gradient.
+            self.seg_layers[1:].requires_grad_(False)
+
+    def _run(self, module: nn.Module, volume: Tensor) -> Tensor:
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(module, volume, use_reentrant=False)
+        return module(volume)
+
+    def feature_map_size(self, sizes: Sequence[int], num_classes: int) -> int:
+        """Numbers in the feature maps of one patch, for the voxels of each level, full resolution first."""
+        total = sum(sizes[: len(self.seg_layers)]) * num_classes
+        for level, (width, blocks, expansion) in enumerate(
+            zip(self.plan.widths, self.plan.blocks, self.plan.expansions, strict=True)
+        ):
+            total += sizes[level] * width * blocks * (2 + expansion)
+            if level < len(self.levels):
+                total += sizes[level] * (self.plan.widths[level + 1] * (1 + expansion) + 2 * width)
+        return total
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Decode ``features`` (finest first; the last is the bottleneck's input) into the logits of the heads asked
+        for."""
+        volume = features[-1]
+        for block in self.bottleneck:
+            volume = self._run(block, volume)
+        volumes = [volume]
+        for number in range(len(self.levels) - 1, -1, -1):
+            has_skip = number >= self.plan.skipped
+            skip = features[number - self.plan.skipped] if has_skip else None
+            volume = cast(_Level, self.levels[number]).run(self._run, volume, skip)
+            volumes.insert(0, volume)
+        heads = self.seg_layers if self.deep_supervision else self.seg_layers[:1]
+        return [head(volume).contiguous() for head, volume in zip(heads, volumes, strict=False)]

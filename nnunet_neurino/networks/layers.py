@@ -1,0 +1,109 @@
+"""Small layers that the networks share.
+
+Tensors are (N, C, Z, Y, X) with the channels of a voxel side by side in memory (``torch.channels_last_3d``): channel
+norms and 1x1x1 convolutions are then plain ``layer_norm`` and ``linear`` calls on a view, without copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.networks.geometry import Triple, to_channels_first, to_channels_last
+
+
+def depthwise_conv(channels: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Module:
+    """The house's depthwise convolution: odd kernel (z, y, x), zeros around the volume so that stride 1 keeps its size."""
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+    return nn.Conv3d(channels, channels, kernel, stride=stride, padding=padding, groups=channels)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of each voxel of a (N, C, Z, Y, X) tensor.
+
+    The channel axis is axis 1, always; it is never guessed from sizes.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__(channels, eps=eps)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        return to_channels_first(super().forward(to_channels_last(volume)))
+
+
+class VoxelBatchNorm(nn.BatchNorm3d):
+    """Batch norm with slow running statistics (momentum 0.01), for batches of one or two patches.
+
+    A channel that has a single voxel in the whole batch has no statistics of its own; the running ones are used then
+    (PyTorch's own layer raises an error).
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.01) -> None:
+        super().__init__(channels, eps=eps, momentum=momentum)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        if self.training and volume.numel() == volume.shape[1]:
+            return F.batch_norm(
+                volume, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        return super().forward(volume)
+
+
+class PatchNorm(nn.GroupNorm):
+    """Each channel of each patch normalised by itself (group norm with one group per channel, as in MedNeXt)."""
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__(channels, channels, eps=eps)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        return torch.group_norm(volume, self.num_groups, self.weight, self.bias, self.eps)
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": VoxelBatchNorm,
+    "group": PatchNorm,
+    "layer": ChannelNorm,
+}
+
+
+def make_norm(name: str, channels: int) -> nn.Module:
+    """A norm layer by name: ``batch``, ``group`` or ``layer``."""
+    if name not in NORMS:
+        raise NeurinoError(f"norm '{name}' is not known: expected one of {', '.join(NORMS)}")
+    return NORMS[name](channels)
+
+
+class Pointwise(nn.Linear):
+    """A 1x1x1 convolution of a (N, C, Z, Y, X) tensor, its weight stored as (out, in)."""
+
+    def forward(self, volume: Tensor) -> Tensor:
+        return to_channels_first(super().forward(to_channels_last(volume)))
+
+    def without_bias(self, volume: Tensor) -> Tensor:
+        """The same without the bias."""
+        return to_channels_first(F.linear(to_channels_last(volume), self.weight))
+
+
+class GlobalResponseNorm(nn.Module):
+    """Let channels compete: each is scaled by its energy over the patch against the mean energy of all channels.
+
+    Starts as the identity. Woo et al., ConvNeXt V2, 2023.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, volume: Tensor) -> Tensor:
+        wide = torch.promote_types(volume.dtype, torch.float32)  # a sum of squares overflows float16
+        energy = torch.linalg.vector_norm(volume, dim=(2, 3, 4), keepdim=True, dtype=wide)
+        share = energy / (energy.mean(dim=1, keepdim=True) + self.eps)
+        shape = (1, -1, 1, 1, 1)
+        # weight * (x * share) + bias + x, with one pass over the volume
+        return torch.addcmul(self.bias.view(shape), volume, 1 + self.weight.view(shape) * share)

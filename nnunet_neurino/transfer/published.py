@@ -1,0 +1,173 @@
+"""State dicts of the published NeurINO network -> state dicts of ours.
+
+The published network (an encoder of the transformers library, patched to three dimensions, and a MedNeXt decoder) is
+recognised from names and shapes alone; nothing of its code is needed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.networks.convnext import SIZES
+
+_WRAPPERS = ("module.", "_orig_mod.")
+
+# The published network has these without using them: a final norm and the parameter of a checkpointing workaround.
+_UNUSED = re.compile(r"dummy_tensor|encoder\.(?:model\.)?layer_norm\.(?:weight|bias)|.*\.(?:rmax|dmax)_buf")
+
+_BLOCK_PARTS = {
+    "conv1": "depthwise",
+    "norm": "norm",
+    "conv2": "expand",
+    "conv3": "project",
+    "res_conv": "shortcut",
+}
+_ENCODER_BLOCK_PARTS = {
+    "depthwise_conv": "depthwise",
+    "layer_norm": "norm",
+    "pointwise_conv1": "expand",
+    "pointwise_conv2": "project",
+}
+
+
+@dataclass(frozen=True)
+class PublishedNetwork:
+    """What a state dict of the published network says about it; the arguments of our ``NeurINO``."""
+
+    in_channels: int
+    num_classes: int
+    size: str
+    stem_stride: int
+    grn: bool
+    deep_supervision: bool
+    norm: str
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names without the prefixes that DataParallel, DistributedDataParallel and torch.compile put in front."""
+    names = list(state)
+    for prefix in _WRAPPERS * 2:
+        if names and all(name.startswith(prefix) for name in names):
+            state = {name[len(prefix) :]: tensor for name, tensor in state.items()}
+            names = list(state)
+    return dict(state)
+
+
+def describe_published(state_dict: Mapping[str, Tensor]) -> PublishedNetwork:
+    """Read size, stem, channels and options off a state dict of the published network."""
+    state = _plain(state_dict)
+    stem = _needed(state, "encoder.stages.0.downsample_layers.0.weight")
+    width = stem.shape[0]
+    depth = len({m[1] for name in state if (m := re.match(r"encoder\.stages\.2\.layers\.(\d+)\.", name))})
+    sizes = [name for name, size in SIZES.items() if (size.widths[0], size.depths[2]) == (width, depth)]
+    if not sizes:
+        raise NeurinoError(
+            f"published checkpoint: an encoder of width {width} with {depth} blocks in its third stage is none of "
+            f"{', '.join(SIZES)}"
+        )
+    return PublishedNetwork(
+        in_channels=stem.shape[1],
+        num_classes=_needed(state, "out_0.conv_out.bias").shape[0],
+        size=sizes[0],
+        stem_stride=4 if "up_extra.conv1.weight" in state else 2,
+        grn="up_3.grn_gamma" in state,
+        deep_supervision="out_1.conv_out.weight" in state,
+        norm="batch" if "up_3.norm.running_mean" in state else "group",
+    )
+
+
+def from_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turn a state dict of the published network into one of ``nnunet_neurino.networks.NeurINO``.
+
+    Works for every size, stem, number of channels and classes, with and without GRN, and with the prefixes of
+    parallel wrappers; ``describe_published`` gives the arguments of the network that it fits. Heads that a network
+    published without deep supervision lacks are made, filled with zeros.
+
+    Args:
+        state_dict: names and tensors of the published network.
+
+    Returns:
+        names and tensors that ``NeurINO.load_state_dict`` takes, strictly.
+
+    Raises:
+        NeurinoError: a name that is not of the published network, or one that is missing.
+    """
+    network = describe_published(state_dict)
+    result = {}
+    for name, tensor in _plain(state_dict).items():
+        if _UNUSED.fullmatch(name):
+            continue
+        ours = _our_name(name, network.stem_stride)
+        if ours is None:
+            raise NeurinoError(f"published checkpoint: '{name}' is not a name of the published NeurINO network")
+        result[ours] = _reshaped(ours, tensor)
+    widths = SIZES[network.size].widths
+    head_widths = (widths[0] // 4, widths[0] // 2, *widths) if network.stem_stride == 4 else (widths[0] // 2, *widths)
+    for head in range(5):
+        result.setdefault(f"decoder.seg_layers.{head}.weight", torch.zeros(network.num_classes, head_widths[head]))
+        result.setdefault(f"decoder.seg_layers.{head}.bias", torch.zeros(network.num_classes))
+    return result
+
+
+def _plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without wrappers, and with the encoder's names as transformers 4.x writes them (5.x adds ``model.``)."""
+    return {re.sub(r"^encoder\.model\.", "encoder.", name): tensor for name, tensor in unwrapped(state_dict).items()}
+
+
+def _needed(state: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in state:
+        raise NeurinoError(f"published checkpoint: '{name}' is missing; this is not a published NeurINO network")
+    return state[name]
+
+
+def _our_name(name: str, stem_stride: int) -> str | None:
+    """Our name for a name of the published network, or None when it has no such name."""
+    if match := re.fullmatch(r"encoder\.stages\.(\d)\.downsample_layers\.([01])\.(weight|bias)", name):
+        stage, place, kind = match.groups()
+        if stage == "0":
+            return f"encoder.stem.{('conv', 'norm')[int(place)]}.{kind}"
+        return f"encoder.stages.{stage}.downsample.{('norm', 'conv')[int(place)]}.{kind}"
+    if match := re.fullmatch(r"encoder\.stages\.(\d)\.layers\.(\d+)\.(.+)", name):
+        stage, block, rest = match.groups()
+        part, _, kind = rest.partition(".")
+        if rest != "gamma" and part not in _ENCODER_BLOCK_PARTS:
+            return None
+        ours = rest if rest == "gamma" else f"{_ENCODER_BLOCK_PARTS[part]}.{kind}"
+        return f"encoder.stages.{stage}.blocks.{block}.{ours}"
+    if match := re.fullmatch(r"out_(\d)\.conv_out\.(weight|bias)", name):
+        return f"decoder.seg_layers.{match[1]}.{match[2]}"
+    return _our_decoder_name(name, 1 if stem_stride == 4 else 0)
+
+
+def _our_decoder_name(name: str, finest: int) -> str | None:
+    """As ``_our_name``, for bottleneck, up-blocks and blocks; ``finest`` is our level of the published level 0."""
+    if match := re.fullmatch(r"bottleneck\.(\d+)\.(.+)", name):
+        place, rest = f"decoder.bottleneck.{match[1]}", match[2]
+    elif match := re.fullmatch(r"dec_block_(\d)\.(\d+)\.(.+)", name):
+        place, rest = f"decoder.levels.{int(match[1]) + finest}.blocks.{match[2]}", match[3]
+    elif match := re.fullmatch(r"up_(\d)\.(.+)", name):
+        place, rest = f"decoder.levels.{int(match[1]) + finest}.up", match[2]
+    elif match := re.fullmatch(r"up_extra\.(.+)", name):
+        place, rest = "decoder.levels.0.up", match[1]
+    else:
+        return None
+    if rest in ("grn_gamma", "grn_beta"):
+        return f"{place}.grn.{'weight' if rest == 'grn_gamma' else 'bias'}"
+    part, _, kind = rest.partition(".")
+    return f"{place}.{_BLOCK_PARTS[part]}.{kind}" if part in _BLOCK_PARTS else None
+
+
+def _reshaped(ours: str, tensor: Tensor) -> Tensor:
+    """1x1x1 convolutions as matrices (transposed ones are stored the other way round), GRN as vectors."""
+    if ".grn." in ours:
+        return tensor.reshape(-1)
+    if tensor.ndim == 5 and tensor.shape[2:] == (1, 1, 1) and ".depthwise." not in ours:
+        matrix = tensor.reshape(tensor.shape[:2])
+        return matrix.T.contiguous() if ".shortcut." in ours or ".seg_layers." in ours else matrix
+    return tensor

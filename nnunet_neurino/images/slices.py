@@ -1,0 +1,110 @@
+"""A folder of two-dimensional slices as one stack, in the order of the numbers in their names."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.images.stack import Raw, check_size, first_bytes
+from nnunet_neurino.images.tiff import read_tiff
+from nnunet_neurino.swc import Finding
+
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+
+
+def is_slice_folder(folder: Path) -> bool:
+    """Tell whether ``folder`` holds at least two image files whose names differ in one number only."""
+    names = [p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    return len(names) > 1 and len({re.sub(r"\d+", "#", name) for name in names}) == 1
+
+
+def read_slices(folder: Path, max_bytes: int | None = None) -> Raw:
+    """Read all image files of ``folder`` as one stack, sorted by number ("slice2" before "slice10")."""
+    inside = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    paths = [p for p in inside if p.suffix.lower() in SUFFIXES]
+    if not paths:
+        raise NeurinoError(f"{folder}: the folder holds no slices ({', '.join(SUFFIXES)})")
+    findings = []
+    if others := len(inside) - len(paths):
+        findings.append(Finding(0, f"{others} files that are no images", "ignored"))
+    kinds = Counter(p.suffix.lower() for p in paths)
+    if len(kinds) > 1:
+        raise NeurinoError(f"{folder}: slices of different kinds ({', '.join(sorted(kinds))}); leave one kind there")
+    paths, more = _in_order(folder, paths)
+    findings += more
+
+    first = _read_slice(paths[0])
+    check_size(folder, (len(paths), *first.shape), first.dtype.itemsize, max_bytes)
+    voxels = np.empty((len(paths), *first.shape), dtype=first.dtype)
+    for i, path in enumerate(paths):
+        slice_ = first if i == 0 else _read_slice(path)
+        if slice_.shape != first.shape or slice_.dtype != first.dtype:
+            raise NeurinoError(
+                f"{path}: {slice_.dtype} {'x'.join(map(str, slice_.shape))}, but {paths[0].name} is {first.dtype} "
+                f"{'x'.join(map(str, first.shape))}; all slices must be alike"
+            )
+        voxels[i] = slice_
+    return Raw(voxels, "ZYXS"[: voxels.ndim], None, tuple(findings))
+
+
+def _in_order(folder: Path, paths: list[Path]) -> tuple[list[Path], list[Finding]]:
+    """Sort by the one number in which the names differ; refuse two numbers, repeats and gaps."""
+    if len(paths) == 1:
+        raise NeurinoError(f"{folder}: one slice only ({paths[0].name}), a stack was expected; give the file itself")
+    pieces = [re.split(r"(\d+)", p.stem) for p in paths]
+    words = {tuple(p[::2]) for p in pieces}
+    if len(words) > 1:
+        names = ", ".join("#".join(w) for w in sorted(words)[:3])
+        raise NeurinoError(f"{folder}: slices of different series ({names}); give each series a folder of its own")
+    numbers = np.array([[int(n) for n in p[1::2]] for p in pieces], dtype=object)
+    varying = [i for i in range(numbers.shape[1]) if len(set(numbers[:, i])) > 1]
+    if len(varying) != 1:
+        what = "two numbers (channels or time points too?)" if varying else "no number"
+        raise NeurinoError(
+            f"{folder}: the names of the slices ({paths[0].name}, ...) differ in {what}, one slice number was "
+            "expected; give each series a folder of its own"
+        )
+    order = sorted(range(len(paths)), key=lambda i: numbers[i, varying[0]])
+    sequence = [int(numbers[i, varying[0]]) for i in order]
+    steps = [b - a for a, b in itertools.pairwise(sequence)]
+    usual = Counter(steps).most_common(1)[0][0]
+    odd = next((i for i, step in enumerate(steps) if step != usual), None)
+    if odd is not None or usual == 0:
+        at = odd or 0
+        problem = "two slices have the same number" if steps[at] == 0 else "slices are missing between them"
+        raise NeurinoError(
+            f"{folder}: {paths[order[at]].name} is followed by {paths[order[at + 1]].name}: {problem}; the stack "
+            "would be distorted, complete it or renumber the files"
+        )
+    findings = []
+    if sequence[0] > 1:
+        what = f"the slices are numbered from {sequence[0]}: if the first ones are missing, a tracing is shifted in z"
+        findings.append(Finding(0, what))
+    return [paths[i] for i in order], findings
+
+
+def _read_slice(path: Path) -> np.ndarray:
+    """Read one slice as (y, x) or (y, x, colours)."""
+    first_bytes(path)
+    if path.suffix.lower() in (".tif", ".tiff"):
+        raw = read_tiff(path)
+        voxels, axes = raw.voxels, raw.axes
+        keep = [i for i, name in enumerate(axes) if name in "YX" or voxels.shape[i] > 1]
+        axes, voxels = "".join(axes[i] for i in keep), voxels.reshape([voxels.shape[i] for i in keep])
+        if not set(axes) <= set("YXS") or not set("YX") <= set(axes):
+            raise NeurinoError(f"{path}: a stack ({raw.axes}) among slices; give the file itself, not the folder")
+        return voxels.transpose([axes.index(n) for n in "YXS" if n in axes])
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode in ("P", "1"):
+                return np.array(image, dtype=np.uint8)
+            return np.array(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise NeurinoError(f"{path}: cannot be read ({str(error)[:120]}); save it again") from None

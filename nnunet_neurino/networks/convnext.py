@@ -35,6 +35,8 @@ class ConvNeXtSize:
 
 
 SIZES = {
+    # Not published for DINOv3: for trials on a CPU, with ConvNeXt's own atto widths.
+    "atto": ConvNeXtSize((2, 2, 6, 2), (40, 80, 160, 320)),
     "tiny": ConvNeXtSize((3, 3, 9, 3), (96, 192, 384, 768)),
     "small": ConvNeXtSize((3, 3, 27, 3), (96, 192, 384, 768)),
     "base": ConvNeXtSize((3, 3, 27, 3), (128, 256, 512, 1024)),
@@ -43,7 +45,7 @@ SIZES = {
 
 
 def size_by_name(name: str) -> ConvNeXtSize:
-    """The size called ``tiny``, ``small``, ``base`` or ``large``."""
+    """The size called ``atto``, ``tiny``, ``small``, ``base`` or ``large``."""
     if name not in SIZES:
         raise NeurinoError(f"network size '{name}' is not known: expected one of {', '.join(SIZES)}")
     return SIZES[name]

@@ -27,7 +27,7 @@ class NeurINO(nn.Module):
     Args:
         in_channels: channels of the image. nnU-Net calls it ``input_channels``; either name will do.
         num_classes: channels of the logits: classes with the background, or regions.
-        size: ``tiny``, ``small``, ``base`` or ``large``.
+        size: ``tiny``, ``small``, ``base`` or ``large``; ``atto`` for trials on a CPU.
         stem_stride: 2 (keeps thin neurites) or 4 (as the 2D network).
         grn: global response norm in the decoder.
         deep_supervision: see above.

@@ -1,0 +1,177 @@
+"""Depthwise 3-D convolution whose backward pass costs little more than its forward pass.
+
+PyTorch hands a depthwise ``conv3d`` to a fast kernel in the forward pass only. Backward it uses generic kernels that
+are one to two orders of magnitude slower on a CPU (``benchmarks/depthwise.py`` measures it). Here
+
+* the gradient with respect to the input is again a forward convolution, with the kernel flipped along each axis;
+* the gradient with respect to the weight is a sum of 2-D weight gradients, see ``depthwise_weight``;
+* the derivatives of both gradients are made of the same two operations, so derivatives of every order exist.
+
+Values are those of ``conv3d`` up to rounding. ``depthwise_conv3d`` takes the fast way only where it was measured to win
+(``runs_fast``), and is ``torch.nn.functional.conv3d`` everywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nnunet_neurino.networks.depthwise_weight import Triple, weight_gradient
+
+_IMPLEMENTATIONS = ("auto", "fast", "torch")
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
+
+
+def depthwise_conv3d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    padding: int | Sequence[int] = 0,
+    stride: int | Sequence[int] = 1,
+    implementation: str = "auto",
+) -> Tensor:
+    """Convolve each channel of a volume with its own kernel, like ``conv3d(..., groups=channels)``.
+
+    Args:
+        x: (N, C, Z, Y, X), contiguous or ``channels_last_3d`` (faster); the result has the same memory format.
+        weight: (C, 1, kz, ky, kx).
+        bias: (C) or None.
+        padding: zeros on both sides of each axis (z, y, x), in voxels.
+        stride: step of each axis (z, y, x), in voxels; anything but 1 is PyTorch's own convolution.
+        implementation: "auto" decides by ``runs_fast``; "fast" and "torch" choose, for tests and benchmarks.
+
+    Returns:
+        (N, C, Z', Y', X') with Z' = (Z + 2 padding - kz) // stride + 1, and so on.
+    """
+    if implementation not in _IMPLEMENTATIONS:
+        raise ValueError(f"implementation {implementation!r}: expected one of {', '.join(_IMPLEMENTATIONS)}")
+    pads, steps = _triple(padding), _triple(stride)
+    if implementation == "fast" or (implementation == "auto" and runs_fast(x, weight, pads, steps)):
+        return _Convolution.apply(x, weight, bias, pads)
+    return F.conv3d(x, weight, bias, stride=steps, padding=pads, groups=weight.shape[0])
+
+
+def runs_fast(x: Tensor, weight: Tensor, padding: Triple, stride: Triple = (1, 1, 1)) -> bool:
+    """Whether ``depthwise_conv3d`` leaves PyTorch's way for these arguments.
+
+    It does where a gradient is wanted and the fast way was measured to win: float32 on a CPU with oneDNN, odd kernels,
+    stride 1. Elsewhere (CUDA, half precision, float64, even kernels, inference, tracing) PyTorch's convolution runs.
+    """
+    return (
+        not torch.jit.is_tracing()
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and torch.is_grad_enabled()
+        and (x.requires_grad or weight.requires_grad)
+        and stride == (1, 1, 1)
+        and all(size % 2 == 1 and pad < size for size, pad in zip(weight.shape[2:], padding, strict=True))
+        and x.numel() > 0
+        and not torch.is_autocast_enabled("cpu")
+        and _HAS_ONEDNN
+        and (torch.compiler.is_compiling() or bool(torch.backends.mkldnn.enabled))
+    )
+
+
+class DepthwiseConv3d(nn.Conv3d):
+    """``nn.Conv3d(channels, channels, kernel_size, stride, padding, groups=channels)`` with a fast backward pass.
+
+    Parameters, their names and their initialisation are those of ``nn.Conv3d``.
+
+    Args:
+        channels: C of the (N, C, Z, Y, X) input.
+        kernel_size: voxels (z, y, x).
+        stride: voxels (z, y, x).
+        padding: zeros on both sides of each axis (z, y, x); None keeps the size of the volume (odd kernels).
+        bias: whether a value for each channel is added.
+        implementation: see ``depthwise_conv3d``.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] | None = None,
+        bias: bool = True,
+        implementation: str = "auto",
+    ) -> None:
+        kernel = _triple(kernel_size)
+        pads = _triple([size // 2 for size in kernel] if padding is None else padding)
+        super().__init__(channels, channels, kernel, _triple(stride), pads, groups=channels, bias=bias)
+        self.implementation = implementation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return depthwise_conv3d(
+            x, self.weight, self.bias, _triple(self.padding), _triple(self.stride), self.implementation
+        )
+
+
+class _Convolution(torch.autograd.Function):
+    """Stride 1; the derivative of each argument is again ``_Convolution`` or ``_WeightGradient``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Triple) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding = padding
+        return F.conv3d(x, weight, bias, padding=padding, groups=weight.shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        kernel = _triple(weight.shape[2:])
+        grad = _like_layout(grad, x)
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_x = _input_gradient(grad, weight, ctx.padding)
+        if ctx.needs_input_grad[1]:
+            of_weight = _WeightGradient.apply(x, grad, kernel, ctx.padding)
+        if ctx.needs_input_grad[2]:
+            of_bias = grad.sum((0, 2, 3, 4))
+        return of_x, of_weight, of_bias, None
+
+
+class _WeightGradient(torch.autograd.Function):
+    """Gradient of ``_Convolution`` with respect to its weight: linear in the volume and in the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, grad: Tensor, kernel: Triple, padding: Triple) -> Tensor:
+        ctx.save_for_backward(x, grad)
+        ctx.padding = padding
+        return weight_gradient(x, grad, kernel, padding)
+
+    @staticmethod
+    def backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, grad = ctx.saved_tensors
+        of_x = of_grad = None
+        if ctx.needs_input_grad[0]:
+            of_x = _input_gradient(grad, direction, ctx.padding)
+        if ctx.needs_input_grad[1]:
+            of_grad = _Convolution.apply(x, direction, None, ctx.padding)
+        return of_x, of_grad, None, None
+
+
+def _input_gradient(grad: Tensor, weight: Tensor, padding: Triple) -> Tensor:
+    """The full correlation: every input voxel collects from all outputs that it took part in."""
+    complement = _triple([size - 1 - pad for size, pad in zip(weight.shape[2:], padding, strict=True)])
+    return _Convolution.apply(grad, weight.flip(2, 3, 4), None, complement)
+
+
+def _like_layout(grad: Tensor, x: Tensor) -> Tensor:
+    last = x.is_contiguous(memory_format=torch.channels_last_3d)
+    return grad.contiguous(memory_format=torch.channels_last_3d if last else torch.contiguous_format)
+
+
+def _triple(value: int | Sequence[int] | str) -> Triple:
+    if isinstance(value, str):
+        raise ValueError(f"padding {value!r}: expected voxels (z, y, x)")
+    if isinstance(value, int):
+        return value, value, value
+    z, y, x = (int(v) for v in value)
+    return z, y, x
+
+
+__all__ = ["DepthwiseConv3d", "depthwise_conv3d", "runs_fast"]

@@ -66,7 +66,7 @@ class LossTermsMixin(_Base):
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         result = super().train_step(batch)
         if self.loss_term_names:
-            values = self.loss.term_values()  # type: ignore[union-attr, operator]
+            values = self.loss.term_values()
             for name in self.loss_term_names:
                 result[TERM_PREFIX + name] = float(values[name]) if name in values else float("nan")
         return result

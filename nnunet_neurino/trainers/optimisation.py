@@ -1,0 +1,162 @@
+"""AdamW with averaged weights, a schedule that respects parameter groups, and the groups themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class AveragedAdamW(torch.optim.AdamW):
+    """AdamW that also keeps a moving average of the weights, as part of its state.
+
+    So the average is saved, moved and restored wherever an optimiser's state is. ``swap()`` exchanges weights and
+    average; ``swapped`` tells which of the two the parameters hold. ``step`` may only be called when not swapped.
+
+    Args:
+        groups: parameter groups.
+        ema: decay of the average; 0 keeps none. Step n uses ``min(ema, (1 + n) / (10 + n))``.
+        **kwargs: for ``torch.optim.AdamW``.
+    """
+
+    AVERAGE = "average"
+
+    def __init__(self, groups: list[dict[str, Any]], ema: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(groups, **kwargs)
+        self.ema = ema
+        for group in self.param_groups:
+            group.setdefault("swapped", False)
+            group.setdefault("n_averaged", 0)
+
+    @property
+    def swapped(self) -> bool:
+        return any(group["swapped"] for group in self.param_groups)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        if self.swapped:
+            raise RuntimeError("the parameters hold the averaged weights: swap() before the next step")
+        loss = super().step(closure)
+        if self.ema:
+            for group in self.param_groups:
+                n = group["n_averaged"] = group["n_averaged"] + 1
+                parameters = [p for p in group["params"] if self.state[p]]
+                averages = []
+                for p in parameters:
+                    if self.AVERAGE not in self.state[p]:
+                        self.state[p][self.AVERAGE] = p.detach().clone()
+                    averages.append(self.state[p][self.AVERAGE])
+                if averages:
+                    torch._foreach_lerp_(averages, parameters, 1 - min(self.ema, (1 + n) / (10 + n)))
+        return loss
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange weights and average in place (nothing to exchange before the first step)."""
+        for group in self.param_groups:
+            group["swapped"] = not group["swapped"]
+            for p in group["params"]:
+                average = self.state[p].get(self.AVERAGE) if p in self.state else None
+                if average is not None:
+                    held = p.detach().clone()
+                    p.copy_(average)
+                    average.copy_(held)
+
+
+class WarmupPoly:
+    """Linear warm-up, then polynomial decay, for any fraction of an epoch.
+
+    Each parameter group keeps its own peak, ``group["peak_lr"]``; nnU-Net's scheduler would write one rate into all.
+
+    Args:
+        optimizer: its groups have ``peak_lr`` and ``thaw_epoch`` (rate 0 before that epoch; -1: for good).
+        epochs: length of the training.
+        warmup: length of the warm-up in epochs, cut to a tenth of the training. A group that is thawed later warms
+            up from then on.
+        power: exponent of the decay.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, epochs: int, warmup: float, power: float) -> None:
+        self.optimizer = optimizer
+        self.epochs = epochs
+        self.warmup = min(warmup, epochs / 10)
+        self.power = power
+        self.step(0)
+
+    def factor(self, epoch: float, thaw_epoch: float = 0) -> float:
+        """What a group's peak rate is multiplied by at ``epoch`` (a fraction is fine)."""
+        if thaw_epoch < 0 or epoch < thaw_epoch:
+            return 0.0
+        rise = min(1.0, (epoch - thaw_epoch) / self.warmup) if self.warmup > 0 else 1.0
+        return rise * max(0.0, 1 - epoch / self.epochs) ** self.power
+
+    def step(self, epoch: float) -> None:
+        """Set every group's learning rate for ``epoch``."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * self.factor(epoch, group["thaw_epoch"])
+
+    def get_last_lr(self) -> list[float]:
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+
+def parameter_groups(
+    network: nn.Module,
+    lr: float,
+    weight_decay: float,
+    decay_all: bool = False,
+    layer_decay: float = 1.0,
+    thaw_epoch: int = 0,
+) -> list[dict[str, Any]]:
+    """Split a network's parameters by learning rate and weight decay.
+
+    Args:
+        network: a network with ``encoder``; its parameters' order is that of its layers, from the image on.
+        lr: peak rate of everything but the encoder.
+        weight_decay: for matrices and kernels.
+        decay_all: also for vectors (norms, biases, layer scales).
+        layer_decay: the encoder's last block has ``lr``, each block before it this factor less.
+        thaw_epoch: epoch from which the encoder is trained, -1 for never.
+
+    Returns:
+        Groups for an optimiser, with ``peak_lr``, ``thaw_epoch`` and ``name``. The first one belongs to the decoder:
+        nnU-Net logs the rate of the first.
+    """
+    blocks = list(encoder_blocks(network))
+    depth = {id(p): len(blocks) - 1 - i for i, block in enumerate(blocks) for p in block}
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for p in network.parameters():
+        if not p.requires_grad:
+            continue
+        below = depth.get(id(p), -1)
+        decays = decay_all or p.ndim > 1
+        if (below, decays) not in groups:
+            groups[below, decays] = {
+                "params": [],
+                "name": ("decoder" if below < 0 else f"encoder-{below}") + ("" if decays else ", not decayed"),
+                "weight_decay": weight_decay if decays else 0.0,
+                "peak_lr": lr * (layer_decay**below if below >= 0 else 1.0),
+                "lr": lr,
+                "thaw_epoch": thaw_epoch if below >= 0 else 0,
+            }
+        groups[below, decays]["params"].append(p)
+    return [groups[key] for key in sorted(groups, key=lambda key: (key[0], not key[1]))]
+
+
+def encoder_blocks(network: nn.Module) -> Iterator[list[nn.Parameter]]:
+    """The encoder's parameters in the order of its layers: stem, then every block (with what leads to it)."""
+    encoder = getattr(network, "encoder", None)
+    if encoder is None:
+        return
+    groups: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in encoder.named_parameters():
+        groups.setdefault(_block_of(name), []).append(parameter)
+    yield from groups.values()
+
+
+def _block_of(name: str) -> str:
+    """``stages.2.blocks.5.norm.weight`` -> ``stages.2.blocks.5``: up to the last number that counts blocks."""
+    parts = name.split(".")
+    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
+    return ".".join(parts[: numbers[min(1, len(numbers) - 1)] + 1]) if numbers else parts[0]

@@ -1,0 +1,141 @@
+"""Rewrite nnU-Net's plans for NeurINO: network, strides for each axis, patch and batch size.
+
+nnU-Net reads everything it knows about a model from its plans, in training and in prediction. So a NeurINO trainer
+changes its plans before nnU-Net reads them, nnU-Net saves the changed plans in the model folder, and every command
+of nnU-Net that reads that folder agrees with the training.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.trainers.architecture import (
+    NETWORK,
+    Axes,
+    architecture_kwargs,
+    level_strides_of,
+    n_level_steps,
+)
+from nnunet_neurino.trainers.memory import training_memory
+from nnunet_neurino.trainers.settings import PLANS_KEY, TrainerSettings
+
+SMALLEST_EDGE = 2
+"""No axis is halved to fewer voxels than this at the bottleneck."""
+
+
+def adapt_plans(
+    plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any], settings: TrainerSettings
+) -> None:
+    """Make ``plans["configurations"][configuration]`` one for NeurINO, in place.
+
+    Deterministic and idempotent. Works for nnU-Net's default and ResEnc plans, our own and hand-made ones,
+    3d_fullres, 3d_lowres and cascades. Only the patch size, the batch size and the architecture change, so data
+    that are preprocessed stay valid.
+
+    An axis is halved where nnU-Net's own plan halves it; at levels that the plan does not reach, where its spacing
+    is within a factor of two of the finest and at least two voxels remain.
+
+    Patch and batch size are those of the plans, the patch rounded up to what the strides need, both made smaller
+    (the batch first, down to 2, then the patch along its longest axis) until ``settings.memory`` suffices. Plans
+    that already hold this very network keep both: whoever wrote them chose them.
+
+    Args:
+        plans: contents of a plans file.
+        configuration: such as ``"3d_fullres"``.
+        dataset_json: contents of the data set's ``dataset.json`` (channels, labels).
+        settings: what to build and for how much memory.
+
+    Raises:
+        NeurinoError: for a configuration that is not in the plans or not 3D.
+    """
+    if configuration not in plans["configurations"]:
+        known = ", ".join(plans["configurations"])
+        raise NeurinoError(
+            f"plans {plans.get('plans_name')}: no configuration {configuration!r}; there are {known}. "
+            "Small images have no 3d_lowres: train 3d_fullres"
+        )
+    # A manager of a copy: get_configuration is cached by nnU-Net and must not see the plans before they are changed.
+    manager = PlansManager(dict(plans))
+    current = manager.get_configuration(configuration)
+    if len(current.patch_size) != 3:
+        raise NeurinoError(
+            f"configuration {configuration} is {len(current.patch_size)}D; NeurINO is 3D: train 3d_fullres"
+        )
+    strides, kernel_depths = _geometry(current.configuration, settings)
+    kwargs = architecture_kwargs(settings, strides, kernel_depths)
+    planned_kwargs = current.network_arch_init_kwargs
+    already_ours = current.network_arch_class_name == NETWORK and planned_kwargs == kwargs
+    divisor = tuple(math.prod(step[axis] for step in strides) for axis in range(3))
+    patch = _rounded_up(settings.patch_size or tuple(current.patch_size), divisor)
+    batch = settings.batch_size or current.batch_size
+    if not already_ours:
+        channels = determine_num_input_channels(manager, current, dataset_json)
+        classes = manager.get_label_manager(dataset_json).num_segmentation_heads
+
+        def fits() -> bool:
+            return training_memory(kwargs, patch, batch, channels, classes) <= settings.memory
+
+        while settings.batch_size is None and batch > 2 and not fits():
+            batch -= 1
+        while settings.patch_size is None and not fits():
+            smaller = _one_step_smaller(patch, divisor)
+            if smaller is None:
+                break
+            patch = smaller
+    plans["configurations"][configuration].update(
+        patch_size=list(patch),
+        batch_size=int(batch),
+        architecture={"network_class_name": NETWORK, "arch_kwargs": kwargs, "_kw_requires_import": []},
+    )
+
+
+def settings_in(plans: dict[str, Any], defaults: TrainerSettings) -> TrainerSettings:
+    """The trainer's settings with the changes that the plans carry (from the command line)."""
+    return defaults.replaced(plans.get(PLANS_KEY, {}))
+
+
+def _geometry(configuration: dict[str, Any], settings: TrainerSettings) -> tuple[list[Axes], list[int]]:
+    """Strides from each level to the next, finest first, and the z taps of the four encoder stages' kernels."""
+    architecture = configuration["architecture"]
+    arch_kwargs = architecture["arch_kwargs"]
+    if architecture["network_class_name"] == NETWORK:
+        planned = level_strides_of(arch_kwargs)
+    else:
+        planned = [tuple(int(s) for s in row) for row in arch_kwargs.get("strides", [])][1:]
+        if any(set(row) - {1, 2} for row in planned):
+            planned = []  # not a network that halves: go by the spacing alone
+    edges = list(settings.patch_size or configuration["patch_size"])
+    spacing = [float(s) for s in configuration["spacing"]]
+    strides: list[Axes] = []
+    kernel_depths = []
+    for level in range(n_level_steps(settings)):
+        finest = min(spacing)
+        if level < len(planned):
+            stride = planned[level]
+        else:
+            stride = tuple(
+                2 if s < 2 * finest and e >= 2 * SMALLEST_EDGE else 1 for s, e in zip(spacing, edges, strict=True)
+            )
+        strides.append(stride)
+        edges = [-(-e // s) for e, s in zip(edges, stride, strict=True)]
+        spacing = [d * s for d, s in zip(spacing, stride, strict=True)]
+        kernel_depths.append(1 if spacing[0] >= 2 * min(spacing) else 3)
+    return strides, kernel_depths[-4:]
+
+
+def _rounded_up(patch: Axes, divisor: Axes) -> Axes:
+    return tuple(max(d, -(-int(p) // d) * d) for p, d in zip(patch, divisor, strict=True))
+
+
+def _one_step_smaller(patch: Axes, divisor: Axes) -> Axes | None:
+    """Shorten the axis with the most voxels (and room) by its divisor; None when there is no room left."""
+    room = [axis for axis in range(3) if patch[axis] >= 2 * divisor[axis] and patch[axis] > 16]
+    if not room:
+        return None
+    longest = max(room, key=lambda axis: (patch[axis], -axis))
+    return tuple(p - divisor[axis] if axis == longest else p for axis, p in enumerate(patch))

@@ -1,0 +1,176 @@
+"""Everything a NeurINO trainer can be told, in one place; a variant is the same with other values."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nnunet_neurino.errors import NeurinoError
+
+PLANS_KEY = "neurino_settings"
+"""Key of a plans file under which settings given on the command line are kept (the changed ones only)."""
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """Recipe of a training. The defaults are those of ``nnUNetTrainerNeurINO``.
+
+    Network (recorded in the plans, fixed once training has begun):
+
+    Attributes:
+        size: encoder, ``"tiny"``, ``"small"``, ``"base"`` or ``"large"`` (DINOv3 ConvNeXt), or ``"atto"`` (for
+            trials on a CPU).
+        stem_stride: reduction of the first layer, 2 (thin neurites) or 4 (a quarter of the time and memory).
+        grn: global response normalisation in the decoder.
+        norm: normalisation in the decoder: ``"group"`` (each patch by itself), ``"layer"`` or ``"batch"``
+            (published).
+        checkpointing: recompute activations in the backward pass: about half the memory, a third more time.
+
+    Data:
+
+    Attributes:
+        patch_size: voxels (z, y, x), or None: nnU-Net's patch, made smaller until ``memory`` suffices.
+        batch_size: patches a step over all GPUs, or None: nnU-Net's, made smaller until ``memory`` suffices.
+        memory: GPU memory to plan for, GiB (with mixed precision).
+        oversample_foreground: share of the patches that must contain foreground.
+        mirroring: mirror patches in training and average over mirrored images in prediction.
+
+    2D weights (read once, when training starts from nothing):
+
+    Attributes:
+        pretrained: start from 2D weights when there are any; False never looks.
+        inflation: ``"center"``, ``"average"``, ``"center_sym"`` or ``"triplane"``: from 2D to 3D kernels.
+        rgb: from three input channels to the data's: ``"sum"``, ``"mean"`` or ``"repeat"``.
+        frozen_epochs: epochs during which the pretrained encoder is not trained; -1 for good.
+
+    Optimisation (AdamW):
+
+    Attributes:
+        epochs: number of epochs.
+        iterations: training steps in an epoch.
+        val_iterations: validation batches in an epoch (for the curve only).
+        lr: peak learning rate.
+        weight_decay: AdamW's decoupled weight decay; norms and biases are exempt unless ``decay_all``.
+        decay_all: decay norms and biases, too (published).
+        eps: AdamW's epsilon.
+        layer_decay: factor on the learning rate for each block of the pretrained encoder away from the decoder;
+            1 for one rate everywhere. It is not applied to an encoder that starts from nothing.
+        warmup_epochs: linear rise of the learning rate, at most a tenth of the epochs.
+        poly_power: exponent of the polynomial decay that follows.
+        stepwise: change the rate at every step; False: at every epoch (published).
+        clip: largest norm of the gradient.
+        ema: decay of the moving average of the weights that is validated, saved and used for prediction; 0 for
+            none. The average starts quickly: step n uses ``min(ema, (1 + n) / (10 + n))``.
+        full_precision: train without mixed precision on CUDA (the released code does).
+        bottleneck_loss: also supervise the coarsest head (published); nnU-Net gives its last one no weight.
+
+    Loss:
+
+    Attributes:
+        tasl: topology-aware skeleton loss: ``"localised"``, ``"published"`` or None.
+        tasl_weight: weight of the localised form, beta of the published.
+        tasl_lambdas: weights of its node, edge and path terms.
+        tasl_warmup_epochs: epochs over which the localised form comes in, at most a tenth of the epochs.
+    """
+
+    size: str = "tiny"
+    stem_stride: int = 2
+    grn: bool = True
+    norm: str = "group"
+    checkpointing: bool = False
+
+    patch_size: tuple[int, ...] | None = None
+    batch_size: int | None = None
+    memory: float = 12.0
+    oversample_foreground: float = 0.33
+    mirroring: bool = True
+
+    pretrained: bool = True
+    inflation: str = "center_sym"
+    rgb: str = "sum"
+    frozen_epochs: int = 0
+
+    epochs: int = 250
+    iterations: int = 250
+    val_iterations: int = 50
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    decay_all: bool = False
+    eps: float = 1e-8
+    layer_decay: float = 0.9
+    warmup_epochs: float = 5.0
+    poly_power: float = 0.9
+    stepwise: bool = True
+    clip: float = 12.0
+    ema: float = 0.0
+    full_precision: bool = False
+    bottleneck_loss: bool = False
+
+    tasl: Literal["localised", "published"] | None = "localised"
+    tasl_weight: float = 0.1
+    tasl_lambdas: tuple[float, ...] = (1.0, 0.5, 0.5)
+    tasl_warmup_epochs: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                listing = ", ".join(map(str, choices))
+                raise NeurinoError(f"setting {name} is {getattr(self, name)!r}; choose one of {listing}")
+        for name in ("epochs", "iterations", "val_iterations", "batch_size", "lr", "memory", "clip", "eps"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise NeurinoError(f"setting {name} is {value}; it must be greater than 0")
+        for name, length in (("patch_size", 3), ("tasl_lambdas", 3)):
+            value = getattr(self, name)
+            if value is not None and (len(value) != length or min(value) < 0):
+                raise NeurinoError(f"setting {name} is {value}; {length} numbers, none negative, are needed")
+        if self.frozen_epochs < -1:
+            raise NeurinoError(f"setting frozen_epochs is {self.frozen_epochs}; give epochs, or -1 for good")
+        for name, (low, high) in {"layer_decay": (0, 1), "ema": (0, 1), "oversample_foreground": (0, 1)}.items():
+            if not low <= getattr(self, name) <= high:
+                raise NeurinoError(f"setting {name} is {getattr(self, name)}; it must lie in {low} to {high}")
+
+    def replaced(self, changes: dict[str, Any]) -> TrainerSettings:
+        """These settings with ``changes``, which may come from a JSON file (lists for tuples, 1 for 1.0)."""
+        hints = typing.get_type_hints(type(self))
+        unknown = sorted(set(changes) - set(hints))
+        if unknown:
+            raise NeurinoError(f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(hints))}")
+        typed = {name: _converted(name, value, hints[name]) for name, value in changes.items()}
+        return dataclasses.replace(self, **typed)
+
+    def as_json(self) -> dict[str, Any]:
+        """All settings as JSON-able values."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "size": ("tiny", "small", "base", "large", "atto"),
+    "stem_stride": (2, 4),
+    "norm": ("group", "batch", "layer"),
+    "inflation": ("center", "average", "center_sym", "triplane"),
+    "rgb": ("sum", "mean", "repeat"),
+    "tasl": ("localised", "published", None),
+}
+
+ARCHITECTURE = ("size", "stem_stride", "grn", "norm", "patch_size")
+"""Settings that a trained network depends on: they cannot be changed when a training is resumed."""
+
+
+def _converted(name: str, value: Any, hint: Any) -> Any:
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    option = options[0]
+    if typing.get_origin(option) is tuple and isinstance(value, (list, tuple)):
+        inner = typing.get_args(option)[0]
+        return tuple(_converted(name, item, inner) for item in value)
+    if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if typing.get_origin(option) is Literal or (isinstance(option, type) and type(value) is option):
+        return value
+    wanted = getattr(option, "__name__", str(option))
+    raise NeurinoError(f"setting {name} is {value!r}; {wanted} is needed")

@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind",
         choices=("neuron", "blob"),
         default="neuron",
-        help="neuron, or blob: MR-like volumes, one structure of 1 to 2 %% of the volume, no tracings (default: neuron)",
+        help="neuron, or blob: MR-like, one structure of 1 to 2 %% of the volume, no tracings (default: neuron)",
     )
 
 

@@ -273,16 +273,18 @@ def _grow_fibre(
     radius = max(radius, growth.min_radius)
     target = size * rng.uniform(0.35, 0.65, 3)
     along = _unit(rng.standard_normal(3))
+    across = _unit(np.cross(along, rng.standard_normal(3) * _flatness(size)))
     if neurons:
         neuron = neurons[int(rng.integers(len(neurons)))]
         inner = [row for row in range(3, len(neuron.parents)) if neuron.types[row] != SOMA]
         row = inner[int(rng.integers(len(inner)))]
         target = neuron.points[row]
         along = _unit(target - neuron.points[neuron.parents[row]])
-        if touching:
-            aside = _unit(np.cross(along, rng.standard_normal(3)))
+        across = _unit(np.cross(along, rng.standard_normal(3) * _flatness(size)))
+        if touching:  # side by side where they are closest, so that the fibre does not run into the neurite
+            aside = _unit(np.cross(along, across))
             target = np.clip(target + aside * (neuron.radii[row] + radius), 0, size)
-    heading = _unit(np.cross(along, rng.standard_normal(3) * _flatness(size)) + 0.3 * along)
+    heading = _unit(across + 0.3 * along)
     halves = []
     for direction in (heading, -heading):
         half = _walk(growth, target, direction, 1.5 * float(size.max()), _flatness(size), rng)

@@ -137,9 +137,8 @@ def _camera(
     counts += scope.read_noise * rng.standard_normal(light.shape, dtype=np.float32)
     if scope.noise_smoothing > 0:
         counts = gaussian_filter(counts, scope.noise_smoothing)
-    kind = np.uint8 if scope.bits == 8 else np.uint16
-    top = np.iinfo(kind).max if scope.full_scale is None else scope.full_scale
+    top = 2**scope.bits - 1 if scope.full_scale is None else scope.full_scale
     counts -= scope.offset
     counts *= top / (scope.saturation - scope.offset)
     np.clip(np.rint(counts, out=counts), 0, top, out=counts)
-    return counts.astype(kind)
+    return counts.astype(np.uint8) if scope.bits == 8 else counts.astype(np.uint16)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.swc import Tree, crop
+from nnunet_neurino.swc import Tree
 
 _MARGIN = 4  # voxels around the extent
 _MOST_VOXELS = 2**31
@@ -46,6 +46,8 @@ def place(
     extent = np.array(shape[::-1]) - 1.0
     if (low < 0).any() or (high > extent).any():
         tree = replace(tree, xyz=tree.xyz + np.round((extent - low - high) / 2))
+        from nnunet_neurino.swc import crop
+
         tree = crop(tree, shape)
         if len(tree.edges()) == 0:
             raise NeurinoError(

@@ -23,7 +23,7 @@ def scatter(volume: Volume, points: FloatArray, weights: FloatArray) -> None:
     for dx in (0, 1):
         for dy in (0, 1):
             for dz in (0, 1):
-                at = corner + (dx, dy, dz)
+                at = corner + np.array([dx, dy, dz])
                 part = np.abs(share - (1 - dx, 1 - dy, 1 - dz)).prod(axis=1) * weights
                 inside = np.all((at >= 0) & (at < (x, y, z)), axis=1)
                 at, part = at[inside], part[inside]

@@ -1,0 +1,119 @@
+"""Splits, merges, omissions and expected run length of a segmentation, judged by true trees.
+
+Every node of the truth (resampled to ``step``) gets the label of the segmentation there. An edge of the truth is
+
+- omitted when one of its ends is on the background,
+- split when its ends have different labels,
+- merged when its label also holds a considerable part of another true tree,
+- correct otherwise.
+
+The expected run length (ERL) is the length of the correctly segmented piece in which a random point of the true cable
+lies, on average: the sum of squared lengths of the correct pieces over the total length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from nnunet_neurino.swc import Tree, resample
+
+_MERGE_LENGTH = 5.0  # a label merges two trees when it holds at least this much cable of each, in voxels
+
+
+@dataclass(frozen=True)
+class ConnectivityScores:
+    """Scores of a segmentation against true trees; ``None`` where undefined, explained in ``reason``.
+
+    Attributes:
+        splits: number of places at which true trees fall apart: correct pieces minus trees, over the trees found.
+        merges: number of joins between true trees: for each label, the trees that it holds minus one.
+        omitted: share of the true cable on the background.
+        erl: expected run length in voxels; a merged label counts 0.
+        erl_share: ``erl`` over the greatest possible one (1 is perfect).
+        reason: why something is undefined, or ``None``.
+    """
+
+    splits: int | None
+    merges: int | None
+    omitted: float | None
+    erl: float | None
+    erl_share: float | None
+    reason: str | None = None
+
+
+def connectivity_scores(
+    segmentation: NDArray, truth: Tree | Sequence[Tree], step: float = 1.0
+) -> ConnectivityScores:
+    """Judge a segmentation by true trees.
+
+    Args:
+        segmentation: (z, y, x): a mask (its 26-connected components are the labels) or an integer label image with 0
+            as background.
+        truth: one tree (its connected pieces are the neurons) or several, in voxels of ``segmentation``.
+        step: distance in voxels at which the truth is sampled.
+
+    Returns:
+        The scores; undefined when the truth has no cable inside the image.
+    """
+    labels = segmentation
+    if labels.dtype == bool:
+        labels, _ = ndimage.label(segmentation, np.ones((3, 3, 3), dtype=bool))
+    trees = [truth] if isinstance(truth, Tree) else list(truth)
+    parts = [_labelled_edges(resample(tree, step), labels) for tree in trees]
+    node_count = np.cumsum([0] + [len(part[0]) for part in parts])
+    edges = np.concatenate([part[1] + start for part, start in zip(parts, node_count[:-1], strict=True)])
+    at_node = np.concatenate([part[0] for part in parts])
+    lengths = np.concatenate([part[2] for part in parts])
+    total = float(lengths.sum())
+    if not total > 0:
+        return ConnectivityScores(None, None, None, None, None, "the truth has no cable inside the image")
+
+    neuron = _pieces(edges, len(at_node))
+    ends = at_node[edges]
+    omitted = (ends == 0).any(axis=1)
+    correct = ~omitted & (ends[:, 0] == ends[:, 1])
+    merged_labels, merges = _merged(ends[correct, 0], neuron[edges[correct, 0]], lengths[correct])
+    piece = _pieces(edges[correct], len(at_node))[edges[correct, 0]]
+    run = np.bincount(piece, lengths[correct])
+    found = len(np.unique(neuron[edges[correct, 0]]))
+    sound = run[piece] * lengths[correct] * ~np.isin(ends[correct, 0], merged_labels)
+    erl = float(sound.sum()) / total
+    whole = np.bincount(neuron[edges[:, 0]], lengths)
+    return ConnectivityScores(
+        splits=len(np.unique(piece)) - found,
+        merges=merges,
+        omitted=float(lengths[omitted].sum()) / total,
+        erl=erl,
+        erl_share=erl / (float((whole**2).sum()) / total),
+    )
+
+
+def _labelled_edges(tree: Tree, labels: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Label at each node, edges between nodes inside the image, and the edges' lengths."""
+    voxel = np.rint(tree.xyz[:, ::-1]).astype(np.int64)
+    inside = ((voxel >= 0) & (voxel < labels.shape)).all(axis=1)
+    at_node = np.zeros(len(tree), dtype=np.int64)
+    at_node[inside] = labels[tuple(voxel[inside].T)]
+    edges = tree.edges().reshape(-1, 2)
+    edges = edges[inside[edges].all(axis=1)]
+    return at_node, edges, np.linalg.norm(tree.xyz[edges[:, 0]] - tree.xyz[edges[:, 1]], axis=1)
+
+
+def _pieces(edges: NDArray, n_nodes: int) -> NDArray[np.int64]:
+    links = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n_nodes, n_nodes))
+    return connected_components(links, directed=False)[1].astype(np.int64)
+
+
+def _merged(labels: NDArray, neuron: NDArray, lengths: NDArray) -> tuple[list[int], int]:
+    """Labels that hold a considerable part of two neurons or more, and the number of joins they make."""
+    held, inverse = np.unique(np.stack([labels, neuron], axis=1), axis=0, return_inverse=True)
+    amount = np.bincount(inverse.ravel(), lengths, minlength=len(held))
+    names, counts = np.unique(held[amount >= _MERGE_LENGTH, 0], return_counts=True)
+    return [int(name) for name in names[counts > 1]], int((counts[counts > 1] - 1).sum())

@@ -1,0 +1,103 @@
+"""Topology of masks: Betti numbers and clDice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.measure import euler_number
+
+from nnunet_neurino.metrics.voxel import same_shape
+from nnunet_neurino.skeleton import skeletonise
+
+Mask = NDArray[np.bool_]
+_ALL_NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
+
+
+@dataclass(frozen=True)
+class Betti:
+    """Betti numbers of a mask whose voxels touch by face, edge or corner (26 neighbours).
+
+    Attributes:
+        b0: connected components.
+        b1: tunnels (loops).
+        b2: enclosed cavities.
+    """
+
+    b0: int
+    b1: int
+    b2: int
+
+
+def betti_numbers(mask: Mask) -> Betti:
+    """Betti numbers of a bool array (z, y, x); everything outside the image is background.
+
+    Examples:
+        >>> import numpy as np
+        >>> ring = np.zeros((1, 3, 3), bool)
+        >>> ring[0] = [[1, 1, 1], [1, 0, 1], [1, 1, 1]]
+        >>> betti_numbers(ring)
+        Betti(b0=1, b1=1, b2=0)
+    """
+    boxes = ndimage.find_objects(mask.astype(np.uint8))
+    if not boxes:
+        return Betti(0, 0, 0)
+    padded = np.pad(mask[boxes[0]], 1)
+    b0 = ndimage.label(padded, _ALL_NEIGHBOURS)[1]
+    b2 = ndimage.label(~padded)[1] - 1  # the background touches by faces
+    return Betti(b0, b0 + b2 - int(euler_number(padded, connectivity=3)), b2)
+
+
+@dataclass(frozen=True)
+class TopologyScores:
+    """clDice and Betti errors of a predicted mask; ``None`` where undefined, explained in ``reason``.
+
+    Attributes:
+        cldice: harmonic mean of the two shares below; 0 when one mask is empty, undefined when both are.
+        cldice_precision: share of the prediction's skeleton inside the true mask.
+        cldice_recall: share of the truth's skeleton inside the predicted mask.
+        betti0_error, betti1_error: absolute difference of the number of components and of loops.
+        reason: why something is undefined, or ``None``.
+    """
+
+    cldice: float | None
+    cldice_precision: float | None
+    cldice_recall: float | None
+    betti0_error: int
+    betti1_error: int
+    reason: str | None = None
+
+
+def topology_scores(pred: Mask, truth: Mask) -> TopologyScores:
+    """clDice and Betti errors of bool arrays (z, y, x) of one shape.
+
+    Every component keeps at least one skeleton voxel, also where plain thinning would delete it.
+    """
+    same_shape(pred, truth)
+    ours, theirs = betti_numbers(pred), betti_numbers(truth)
+    precision = _inside(skeletonise(pred), truth)
+    recall = _inside(skeletonise(truth), pred)
+    empty = [name for name, value in (("prediction", precision), ("truth", recall)) if value is None]
+    return TopologyScores(
+        cldice=_harmonic(precision, recall),
+        cldice_precision=precision,
+        cldice_recall=recall,
+        betti0_error=abs(ours.b0 - theirs.b0),
+        betti1_error=abs(ours.b1 - theirs.b1),
+        reason=" and ".join(f"the {name} is empty" for name in empty) or None,
+    )
+
+
+def _inside(skeleton: Mask, mask: Mask) -> float | None:
+    total = int(np.count_nonzero(skeleton))
+    return int(np.count_nonzero(skeleton & mask)) / total if total else None
+
+
+def _harmonic(precision: float | None, recall: float | None) -> float | None:
+    if precision is None and recall is None:
+        return None
+    if not precision or not recall:
+        return 0.0
+    return 2 * precision * recall / (precision + recall)

@@ -1,0 +1,172 @@
+"""Bridge short gaps between the ends of neurites, and only where the neurite plainly goes on.
+
+A bridge starts at a tip and leads to a tip of another piece, or to the side of another piece (a lost fork). It must be
+short, leave the tip in the direction in which the neurite was going, and arrive at another tip in that one's direction.
+Neurites that merely pass each other have their tips elsewhere and are never joined. With an image (or a probability
+map) the bridge must also be brighter than the background. The best bridges are built first; each tip is used once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from nnunet_neurino.tracing.evidence import Evidence
+from nnunet_neurino.tracing.lines import Floats, Ints, Lines
+
+_TANGENT = 8.0  # length of neurite that tells its direction at a tip, in voxels of the finest axis
+_SIDE_PENALTY = 1.6  # ending on another neurite's side is less likely than going on into its tip
+
+
+@dataclass(frozen=True)
+class _Bridge:
+    cost: float
+    tip: int
+    goal: int
+    path: Floats
+
+
+def bridge_gaps(
+    lines: Lines, longest: float, angle: float, evidence: Evidence | None = None, least_evidence: float = 0.0
+) -> Lines:
+    """Join pieces across gaps.
+
+    Args:
+        lines: centre lines, in voxels of the finest axis.
+        longest: longest gap between two tips' surfaces.
+        angle: greatest angle in degrees between the neurite's direction and the bridge.
+        evidence: brightness between the pieces, or ``None`` to judge by geometry alone.
+        least_evidence: brightness that the bridge needs on average, 0 (background) to 1 (the neurite itself).
+    """
+    if longest <= 0 or len(lines.points) < 2:
+        return lines
+    pieces = lines.pieces()
+    degree = lines.degree()
+    tips = np.flatnonzero(degree <= 1)
+    tangents = _tangents(lines, tips)
+    bridges = _candidates(lines, pieces, degree, tips, tangents, longest, angle)
+    if evidence is not None:
+        bridges = [b for b in (_judge(bridge, lines, evidence, least_evidence) for bridge in bridges) if b]
+    return _build(lines, pieces, degree, sorted(bridges, key=lambda b: b.cost))
+
+
+def _tangents(lines: Lines, tips: Ints) -> dict[int, Floats | None]:
+    """Direction in which each tip points, or ``None`` where its piece is too short to have one."""
+    neighbours = lines.neighbours()
+    found: dict[int, Floats | None] = {}
+    for tip in tips.tolist():
+        path, walked = [tip], 0.0
+        while walked < _TANGENT:
+            ahead = [p for p in neighbours[path[-1]] if len(path) < 2 or p != path[-2]]
+            if len(ahead) != 1:
+                break
+            walked += float(np.linalg.norm(lines.points[ahead[0]] - lines.points[path[-1]]))
+            path.append(ahead[0])
+        if walked < 1.0:
+            found[tip] = None
+            continue
+        behind = lines.points[path]
+        direction = behind[0] - behind[len(behind) // 2 :].mean(axis=0)
+        found[tip] = direction / max(float(np.linalg.norm(direction)), 1e-12)
+    return found
+
+
+def _candidates(
+    lines: Lines,
+    pieces: Ints,
+    degree: Ints,
+    tips: Ints,
+    tangents: dict[int, Floats | None],
+    longest: float,
+    angle: float,
+) -> list[_Bridge]:
+    points, radii = lines.points, lines.radii
+    # A tip lies up to a radius behind the end of its neurite.
+    reach = longest + 2.0 * float(np.percentile(radii[tips], 90)) if len(tips) else longest
+    tree = cKDTree(points)
+    found = []
+    for tip, near in zip(tips.tolist(), tree.query_ball_point(points[tips], reach), strict=True):
+        others = np.array([p for p in near if pieces[p] != pieces[tip]], dtype=np.int64)
+        if not len(others):
+            continue
+        vectors = points[others] - points[tip]
+        distance = np.linalg.norm(vectors, axis=1)
+        ends = np.where(degree[others] <= 1, radii[others], 0.0)
+        gap = distance - np.minimum(radii[tip], 2.0) - np.minimum(ends, 2.0)
+        own = _bend(tangents[tip], vectors, distance, radii[tip])
+        best_side: dict[int, _Bridge] = {}
+        for i in np.flatnonzero((gap <= longest) & (own <= angle)).tolist():
+            other = int(others[i])
+            if degree[other] <= 1:
+                there = float(_bend(tangents[other], -vectors[i : i + 1], distance[i : i + 1], radii[other])[0])
+                turn = _turn(tangents[tip], tangents[other])
+                if there > angle or (turn > 1.5 * angle and distance[i] > 3):
+                    continue
+                cost = distance[i] * (1 + (own[i] / angle) ** 2 + (there / angle) ** 2)
+                found.append(_Bridge(float(cost), tip, other, points[[tip, other]]))
+            elif own[i] <= 0.7 * angle and tangents[tip] is not None:
+                cost = _SIDE_PENALTY * distance[i] * (1 + 2 * (own[i] / angle) ** 2)
+                piece = int(pieces[other])
+                if piece not in best_side or cost < best_side[piece].cost:
+                    best_side[piece] = _Bridge(float(cost), tip, other, points[[tip, other]])
+        found.extend(best_side.values())
+    return found
+
+
+def _bend(tangent: Floats | None, vectors: Floats, distance: Floats, radius: float) -> Floats:
+    """Angle in degrees between the tip's direction and the bridges; an unknown direction fits moderately.
+
+    A tip's position is uncertain by about half a radius, which matters for short bridges.
+    """
+    if tangent is None:
+        return np.full(len(vectors), 25.0)
+    ahead = vectors @ tangent
+    aside = np.sqrt(np.maximum(distance**2 - ahead**2, 0.0))
+    aside = np.maximum(aside - 0.5 * min(radius, 2.0), 0.0)
+    return np.degrees(np.arctan2(aside, ahead))
+
+
+def _turn(a: Floats | None, b: Floats | None) -> float:
+    """Angle in degrees by which a neurite turns from one tip's direction into the reverse of the other's."""
+    if a is None or b is None:
+        return 0.0
+    return float(np.degrees(np.arccos(np.clip(-(a @ b), -1.0, 1.0))))
+
+
+def _judge(bridge: _Bridge, lines: Lines, evidence: Evidence, least: float) -> _Bridge | None:
+    path, brightness = evidence.path(lines.points[bridge.tip], lines.points[bridge.goal])
+    if brightness < least:
+        return None
+    return _Bridge(bridge.cost / (0.25 + min(brightness, 1.0)), bridge.tip, bridge.goal, path)
+
+
+def _build(lines: Lines, pieces: Ints, degree: Ints, bridges: list[_Bridge]) -> Lines:
+    leader = list(range(int(pieces.max()) + 1))
+
+    def top(piece: int) -> int:
+        while leader[piece] != piece:
+            leader[piece] = leader[leader[piece]]
+            piece = leader[piece]
+        return piece
+
+    used: set[int] = set()
+    points, radii, edges = [lines.points], [lines.radii], [lines.edges]
+    count = len(lines.points)
+    for bridge in bridges:
+        a, b = top(int(pieces[bridge.tip])), top(int(pieces[bridge.goal]))
+        if a == b or (bridge.tip in used and degree[bridge.tip]):
+            continue
+        if bridge.goal in used and degree[bridge.goal] == 1:
+            continue
+        leader[a] = b
+        used |= {bridge.tip, bridge.goal}
+        between = bridge.path[1:-1]
+        chain = [bridge.tip, *range(count, count + len(between)), bridge.goal]
+        count += len(between)
+        points.append(between)
+        share = np.linspace(0, 1, len(between) + 2)[1:-1]
+        radii.append((1 - share) * lines.radii[bridge.tip] + share * lines.radii[bridge.goal])
+        edges.append(np.stack([chain[:-1], chain[1:]], axis=1))
+    return Lines(np.concatenate(points), np.concatenate(radii), np.concatenate(edges))

@@ -1,0 +1,105 @@
+"""Make centre lines smooth and evenly sampled without leaving the foreground."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_neurino.tracing.lines import Floats, Ints, Lines
+
+Mask = NDArray[np.bool_]
+
+
+def inside(points: Floats, mask: Mask, scale: Floats) -> NDArray[np.bool_]:
+    """Whether points (..., 3) lie on a foreground voxel; ``scale`` is the size of a voxel in the points' unit."""
+    voxel = np.rint(points / scale).astype(np.int64)
+    within = ((voxel >= 0) & (voxel < mask.shape)).all(axis=-1)
+    voxel = np.clip(voxel, 0, np.array(mask.shape) - 1)
+    return within & mask[voxel[..., 0], voxel[..., 1], voxel[..., 2]]
+
+
+def outside_share(starts: Floats, ends: Floats, mask: Mask, scale: Floats) -> Floats:
+    """Share of each straight edge (m, 3) to (m, 3) that lies on background, seen at nine places."""
+    shares = np.linspace(0, 1, 9)
+    places = starts[:, None] + shares[:, None] * (ends - starts)[:, None]
+    return 1.0 - inside(places, mask, scale).mean(axis=1)
+
+
+def smooth(lines: Lines, rounds: int, mask: Mask, scale: Floats) -> Lines:
+    """Move every point towards the mean of its two neighbours, but never so that a line crosses more background.
+
+    Forks and tips stay where they are.
+    """
+    movable = np.flatnonzero(lines.degree() == 2)
+    if not rounds or not len(movable):
+        return lines
+    pairs = _two_neighbours(lines, movable)
+    points = lines.points.copy()
+    before = _outside(points, movable, pairs, mask, scale)
+    for _ in range(rounds):
+        old = points.copy()
+        points[movable] = 0.5 * old[movable] + 0.25 * (old[pairs[:, 0]] + old[pairs[:, 1]])
+        for _ in range(4):  # undoing one point changes its neighbours' edges: look again
+            worse = _outside(points, movable, pairs, mask, scale) > before + 1e-9
+            moved = (points[movable] != old[movable]).any(axis=1)
+            undo = worse & moved
+            if not undo.any():
+                break
+            points[movable[undo]] = old[movable[undo]]
+    return replace(lines, points=points)
+
+
+def _two_neighbours(lines: Lines, movable: Ints) -> Ints:
+    both = np.concatenate([lines.edges, lines.edges[:, ::-1]])
+    both = both[np.argsort(both[:, 0], kind="stable")]
+    first = np.searchsorted(both[:, 0], movable)
+    return np.stack([both[first, 1], both[first + 1, 1]], axis=1)
+
+
+def _outside(points: Floats, movable: Ints, pairs: Ints, mask: Mask, scale: Floats) -> Floats:
+    middle = points[movable]
+    return outside_share(middle, points[pairs[:, 0]], mask, scale) + outside_share(
+        middle, points[pairs[:, 1]], mask, scale
+    )
+
+
+def resample(lines: Lines, spacing: float, mask: Mask, scale: Floats) -> Lines:
+    """Place points every ``spacing`` along each branch; keep the old ones where a chord would cross background.
+
+    Forks and tips stay. Radii are interpolated.
+    """
+    degree = lines.degree()
+    ends = np.flatnonzero(degree != 2)
+    number = {int(point): i for i, point in enumerate(ends)}
+    points, radii = [lines.points[ends]], [lines.radii[ends]]
+    edges: list[tuple[int, int]] = []
+    count = len(ends)
+    for path in lines.branches():
+        new_points, new_radii = _resample_path(lines.points[path], lines.radii[path], spacing, mask, scale)
+        inner = list(range(count, count + len(new_points) - 2))
+        count += len(inner)
+        points.append(new_points[1:-1])
+        radii.append(new_radii[1:-1])
+        chain = [number[path[0]], *inner, number[path[-1]]]
+        edges.extend(zip(chain[:-1], chain[1:], strict=True))
+    return Lines(np.concatenate(points), np.concatenate(radii), np.array(edges, dtype=np.int64).reshape(-1, 2))
+
+
+def _resample_path(
+    points: Floats, radii: Floats, spacing: float, mask: Mask, scale: Floats
+) -> tuple[Floats, Floats]:
+    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    wanted = np.linspace(0.0, along[-1], max(round(along[-1] / spacing), 1) + 1)
+
+    def at(places: Floats) -> Floats:
+        return np.stack([np.interp(places, along, points[:, axis]) for axis in range(3)], axis=1)
+
+    coarse = at(wanted)
+    crossing = np.flatnonzero(outside_share(coarse[:-1], coarse[1:], mask, scale) > 0)
+    kept = [
+        along[(along > wanted[i] + 1e-9) & (along < wanted[i + 1] - 1e-9)] for i in crossing if len(points) > 2
+    ]
+    places = np.unique(np.concatenate([wanted, *kept]))
+    return at(places), np.interp(places, along, radii)

@@ -1,0 +1,156 @@
+"""From a mask or a probability map to trees: the steps, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.swc import Tree
+from nnunet_neurino.tracing.bridge import bridge_gaps
+from nnunet_neurino.tracing.crossings import split_crossings
+from nnunet_neurino.tracing.evidence import Evidence
+from nnunet_neurino.tracing.foreground import foreground
+from nnunet_neurino.tracing.lines import Floats, Ints, Lines
+from nnunet_neurino.tracing.prune import merge_close_forks, prune_spurs
+from nnunet_neurino.tracing.refine import resample, smooth
+from nnunet_neurino.tracing.soma import SOMA_RATIO, star_somata
+from nnunet_neurino.tracing.settings import TraceSettings
+from nnunet_neurino.tracing.wave import VoxelGraph, select, thickest, voxel_graph, wave_lines
+
+_MOST_VOXELS = 12_000_000
+
+
+def trace(
+    volume: NDArray,
+    spacing: Sequence[float] = (1, 1, 1),
+    image: NDArray | None = None,
+    settings: TraceSettings | None = None,
+) -> Tree:
+    """Trace the neurons of a mask or a probability map.
+
+    Args:
+        volume: (z, y, x): mask, or probabilities from 0 to 1.
+        spacing: voxel size (z, y, x) in micrometres.
+        image: (z, y, x) raw image; gaps are then bridged along bright paths only.
+        settings: see :class:`TraceSettings`.
+
+    Returns:
+        One tree with a root for each neuron, the largest first; x, y, z in voxels (radii in voxels of the x axis), or
+        in micrometres if the settings say so. An empty mask gives an empty tree.
+
+    Raises:
+        NeurinoError: the volume is no mask or probability map, or the image has another shape.
+
+    Examples:
+        >>> import numpy as np
+        >>> mask = np.zeros((20, 20, 60), bool)
+        >>> mask[9:12, 9:12, 5:55] = True
+        >>> tree = trace(mask)
+        >>> tree.n_pieces, bool(44 < tree.length < 51)
+        (1, True)
+    """
+    settings = settings or TraceSettings()
+    size = np.asarray(spacing, dtype=np.float64)
+    if size.shape != (3,) or not (np.isfinite(size).all() and (size > 0).all()):
+        raise NeurinoError(f"spacing {tuple(spacing)}: expected three sizes z, y, x above 0 in micrometres")
+    volume = np.asarray(volume)
+    if image is not None and image.shape != volume.shape:
+        raise NeurinoError(f"the mask has the shape {volume.shape} (z, y, x) and the image {image.shape}: expected the same")
+    mask, is_probability = foreground(volume, settings.low, settings.high)
+    scale = size / size.min()
+    lines, root = _centre_lines(mask, scale, settings)
+    if image is not None or is_probability:
+        evidence = Evidence.of(volume if image is None else image, mask, scale)
+    else:
+        evidence = None
+    lines = bridge_gaps(lines, settings.bridge_length, settings.bridge_angle, evidence, settings.bridge_evidence)
+    lines = _drop_short(lines, settings.min_length)
+    lines = merge_close_forks(prune_spurs(star_somata(lines), settings.prune))
+    lines = smooth(lines, settings.smooth, mask, scale)
+    if settings.spacing_out > 0:
+        lines = resample(lines, settings.spacing_out, mask, scale)
+    return _to_tree(lines, root, scale, size, settings)
+
+
+def _centre_lines(mask: NDArray[np.bool_], scale: Floats, settings: TraceSettings) -> tuple[Lines, Floats | None]:
+    """Centre lines of all components, without spurs, and the wished position of a root."""
+    count = int(np.count_nonzero(mask))
+    if count > _MOST_VOXELS:
+        raise NeurinoError(
+            f"{count} foreground voxels: expected a mask of neurites with at most {_MOST_VOXELS}; crop the volume or "
+            "use higher thresholds"
+        )
+    root = None if settings.root is None else np.asarray(settings.root, dtype=np.float64) * scale
+    graph = voxel_graph(mask, scale)
+    component = graph.components()
+    large = (np.bincount(component) >= settings.min_voxels)[component] if count else np.zeros(0, dtype=bool)
+    graph = select(graph, large)
+    if not len(graph.voxels):
+        return Lines(np.empty((0, 3)), np.empty(0), np.empty((0, 2), dtype=np.int64)), root
+    component = np.unique(component[large], return_inverse=True)[1]
+    wave = wave_lines(graph, _seeds(graph, component, root), settings.step)
+    lines = prune_spurs(wave, settings.prune)
+    return (split_crossings(lines) if settings.split_crossings else lines), root
+
+
+def _seeds(graph: VoxelGraph, component: Ints, root: Floats | None) -> Ints:
+    seeds = thickest(graph, component)
+    if root is not None:
+        nearest = int(np.argmin(((graph.voxels * graph.spacing - root) ** 2).sum(axis=1)))
+        seeds[component[nearest]] = nearest
+    return seeds
+
+
+def _drop_short(lines: Lines, least: float) -> Lines:
+    """Leave out pieces with less cable than ``least``; the longest always stays."""
+    if not len(lines.points):
+        return lines
+    piece = lines.pieces()
+    cable = np.bincount(piece[lines.edges[:, 0]], lines.lengths(), minlength=int(piece.max()) + 1)
+    wanted = cable >= least
+    wanted[np.argmax(cable)] = True
+    return lines.keep(wanted[piece])
+
+
+def _roots(lines: Lines, wished: Floats | None) -> Ints:
+    """The thickest point of each piece; a tip if that is where the piece is hardly thicker than elsewhere."""
+    piece = lines.pieces()
+    order = np.lexsort((-lines.radii, piece))
+    roots = order[np.searchsorted(piece[order], np.arange(int(piece.max()) + 1))].astype(np.int64)
+    degree = lines.degree()
+    tips = np.flatnonzero(degree <= 1)
+    for i, root in enumerate(roots.tolist()):
+        if degree[root] != 2 or lines.radii[root] > SOMA_RATIO * np.median(lines.radii[piece == i]):
+            continue
+        own = tips[piece[tips] == i]
+        distance = np.linalg.norm(lines.points[own] - lines.points[root], axis=1)
+        if distance.min() <= 2.0 * lines.radii[root] + 2.0:
+            roots[i] = own[np.argmin(distance)]
+    if wished is not None:
+        nearest = int(np.argmin(((lines.points - wished) ** 2).sum(axis=1)))
+        roots[piece[nearest]] = nearest
+    return roots
+
+
+def _to_tree(
+    lines: Lines, wished: Floats | None, scale: Floats, size: Floats, settings: TraceSettings
+) -> Tree:
+    """Direct the lines away from their roots and put them into the wanted unit, the longest neuron first."""
+    if not len(lines.points):
+        return Tree.build(np.empty((0, 3)), np.empty(0, dtype=np.int64), unit=settings.unit)
+    piece = lines.pieces()
+    roots = _roots(lines, wished)
+    cable = np.bincount(piece[lines.edges[:, 0]], lines.lengths(), minlength=len(roots))
+    order, parent = lines.parents(roots)
+    order = order[np.argsort(-cable[piece[order]], kind="stable")]
+    row = np.empty(len(order), dtype=np.int64)
+    row[order] = np.arange(len(order))
+    parents = np.where(parent[order] < 0, -1, row[parent[order]])
+    unit_size = size if settings.unit == "micrometre" else np.ones(3)
+    radius_size = size.min() if settings.unit == "micrometre" else 1.0 / scale[2]
+    xyz = (lines.points[order] / scale * unit_size)[:, ::-1]
+    types = np.zeros(len(order), dtype=np.int64)
+    return Tree.build(xyz, parents, lines.radii[order] * radius_size, types, unit=settings.unit)

@@ -22,6 +22,7 @@ FloatArray = NDArray[np.float64]
 SOMA, AXON, DENDRITE = 1, 2, 3  # SWC structure types
 _SLOW, _FAST = 30.0, 5.0  # correlation lengths of the direction, voxels
 _SHORTEST_BRANCH = 5  # nodes
+_SMALLEST_NEURON = 0.4  # voxels of length, for each voxel of the volume's longest side
 
 
 @dataclass
@@ -75,7 +76,7 @@ def grow_trees(settings: SynthSettings, rng: np.random.Generator) -> tuple[Tree,
         if len(neurons) == wanted:
             break
         neuron = _grow_neuron(growth, size, _Obstacles(neurons), rng)
-        if len(neuron.parents) > _SHORTEST_BRANCH:
+        if len(neuron.parents) > max(_SHORTEST_BRANCH, _SMALLEST_NEURON * size.max()):
             neurons.append(neuron)
     grown = list(neurons)
     for touching, limits in ((False, growth.crossings), (True, growth.touches)):

@@ -264,7 +264,7 @@ PRESETS: dict[str, SynthSettings] = {
             bouton_swelling=1.3,
         ),
         microscope=MicroscopeSettings(
-            photons=75.0,
+            photons=85.0,
             brightness_spread=0.3,
             beading=0.7,
             gap_distance=30.0,

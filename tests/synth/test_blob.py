@@ -44,5 +44,5 @@ def test_structure_is_brighter_than_its_rim_but_not_the_brightest() -> None:
     "wrong", [{"shape": (4, 64, 64)}, {"spacing": (1.0, -1.0, 1.0)}, {"fraction": (0.0, 0.1)}, {"fraction": (0.1, 0.5)}]
 )
 def test_wrong_settings_are_refused(wrong: dict) -> None:
-    with pytest.raises(NeurinoError, match="expected|needs"):
+    with pytest.raises(NeurinoError, match=r"expected|needs"):
         BlobSettings(**wrong)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.geometry import Triple, channels_last_memory, to_channels_first, to_channels_last
 from nnunet_neurino.networks.layers import ChannelNorm, depthwise_conv
+from nnunet_neurino.networks.recompute import run
 
 BLOCK_KERNEL = 7
 """Taps along the two in-plane axes of a block's depthwise kernel."""
@@ -155,7 +155,7 @@ class _Stage(nn.Module):
         if hasattr(self, "downsample"):
             volume = self.downsample(volume)
         for block in self.blocks:
-            volume = checkpoint(block, volume, use_reentrant=False) if checkpointing else block(volume)
+            volume = run(block, volume, checkpointing)
         return volume
 
 
@@ -199,11 +199,10 @@ class ConvNeXt3d(nn.Module):
         return [ConvNeXtBlock3d(size.widths[stage], kernel, layer_scale) for _ in range(size.depths[stage])]
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        checkpointing = self.checkpointing and self.training and torch.is_grad_enabled()
         features = []
         volume = self.stem(image)
         for stage in self.stages:
-            volume = stage(volume, checkpointing)
+            volume = stage(volume, self.checkpointing)
             features.append(volume)
         return features
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from nnunet_neurino.networks.geometry import Levels
 from nnunet_neurino.networks.layers import Pointwise
 from nnunet_neurino.networks.mednext_blocks import MedNeXtBlock, MedNeXtUpBlock
-
-Run = Callable[[nn.Module, Tensor], Tensor]
+from nnunet_neurino.networks.recompute import run
 
 
 @dataclass(frozen=True)
@@ -60,13 +56,12 @@ class _Level(nn.Module):
         )
         self.blocks = plan.make_blocks(level)
 
-    def run(self, run: Run, volume: Tensor, skip: Tensor | None) -> Tensor:
-        """Apply the modules through ``run(module, volume)``."""
-        volume = run(self.up, volume)
+    def forward(self, volume: Tensor, skip: Tensor | None, checkpointing: bool) -> Tensor:
+        volume = run(self.up, volume, checkpointing)
         if skip is not None:
             volume = volume + skip
         for block in self.blocks:
-            volume = run(block, volume)
+            volume = run(block, volume, checkpointing)
         return volume
 
 
@@ -99,11 +94,6 @@ class MedNeXtDecoder(nn.Module):
             # Distributed training refuses parameters that never get a gradient.
             self.seg_layers[1:].requires_grad_(False)
 
-    def _run(self, module: nn.Module, volume: Tensor) -> Tensor:
-        if self.checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(module, volume, use_reentrant=False)
-        return module(volume)
-
     def feature_map_size(self, sizes: Sequence[int], num_classes: int) -> int:
         """Numbers in the feature maps of one patch, for the voxels of each level, full resolution first."""
         total = sum(sizes[: len(self.seg_layers)]) * num_classes
@@ -120,12 +110,12 @@ class MedNeXtDecoder(nn.Module):
         for."""
         volume = features[-1]
         for block in self.bottleneck:
-            volume = self._run(block, volume)
+            volume = run(block, volume, self.checkpointing)
         volumes = [volume]
         for number in range(len(self.levels) - 1, -1, -1):
             has_skip = number >= self.plan.skipped
             skip = features[number - self.plan.skipped] if has_skip else None
-            volume = cast(_Level, self.levels[number]).run(self._run, volume, skip)
+            volume = self.levels[number](volume, skip, self.checkpointing)
             volumes.insert(0, volume)
         heads = self.seg_layers if self.deep_supervision else self.seg_layers[:1]
         return [head(volume).contiguous() for head, volume in zip(heads, volumes, strict=False)]

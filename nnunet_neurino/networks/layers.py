@@ -13,13 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.networks.depthwise import DepthwiseConv3d
 from nnunet_neurino.networks.geometry import Triple, to_channels_first, to_channels_last
+from nnunet_neurino.networks.recompute import is_second_run
 
 
 def depthwise_conv(channels: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Module:
-    """The house's depthwise convolution: odd kernel (z, y, x), zeros around the volume so that stride 1 keeps its size."""
-    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-    return nn.Conv3d(channels, channels, kernel, stride=stride, padding=padding, groups=channels)
+    """The house's depthwise convolution.
+
+    Args:
+        channels: of the volume.
+        kernel: taps (z, y, x), odd; zeros around the volume let stride 1 keep its size.
+        stride: voxels (z, y, x).
+    """
+    return DepthwiseConv3d(channels, kernel, stride)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -46,11 +53,13 @@ class VoxelBatchNorm(nn.BatchNorm3d):
         super().__init__(channels, eps=eps, momentum=momentum)
 
     def forward(self, volume: Tensor) -> Tensor:
-        if self.training and volume.numel() == volume.shape[1]:
-            return F.batch_norm(
-                volume, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
-            )
-        return super().forward(volume)
+        one_voxel = volume.numel() == volume.shape[1]
+        if not self.training or not (one_voxel or is_second_run()):
+            return super().forward(volume)
+        # Momentum zero: the running statistics stay as they are.
+        return F.batch_norm(
+            volume, self.running_mean, self.running_var, self.weight, self.bias, not one_voxel, 0.0, self.eps
+        )
 
 
 class PatchNorm(nn.GroupNorm):

@@ -1,0 +1,149 @@
+"""MedNeXt (Roy et al., 2023) with kernel 3: the baseline of the NeurINO paper, on the same blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.networks.decoder import DecoderPlan, MedNeXtDecoder
+from nnunet_neurino.networks.geometry import Levels, channels_last_memory, voxels
+from nnunet_neurino.networks.layers import Pointwise
+from nnunet_neurino.networks.mednext_blocks import MedNeXtDownBlock
+from nnunet_neurino.networks.recompute import run
+
+
+@dataclass(frozen=True)
+class MedNeXtSize:
+    """Residual blocks and expansions of the five levels, full resolution first; the decoder mirrors the encoder."""
+
+    blocks: tuple[int, int, int, int, int]
+    expansions: tuple[int, int, int, int, int]
+
+
+SIZES = {
+    "S": MedNeXtSize((2, 2, 2, 2, 2), (2, 2, 2, 2, 2)),
+    "B": MedNeXtSize((2, 2, 2, 2, 2), (2, 3, 4, 4, 4)),
+    "M": MedNeXtSize((3, 4, 4, 4, 4), (2, 3, 4, 4, 4)),
+    "L": MedNeXtSize((3, 4, 8, 8, 8), (3, 4, 8, 8, 8)),
+}
+
+
+class _EncoderLevel(nn.Module):
+    """Residual blocks of one level and the way down from it."""
+
+    def __init__(self, blocks: nn.ModuleList, down: MedNeXtDownBlock) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.down = down
+
+    def forward(self, volume: Tensor, checkpointing: bool) -> tuple[Tensor, Tensor]:
+        for block in self.blocks:
+            volume = run(block, volume, checkpointing)
+        return volume, run(self.down, volume, checkpointing)
+
+
+class _Encoder(nn.Module):
+    """An image -> what each level hands to the decoder, full resolution first; the last is the bottleneck's input."""
+
+    def __init__(self, in_channels: int, plan: DecoderPlan, levels: Levels, checkpointing: bool) -> None:
+        super().__init__()
+        self.checkpointing = checkpointing
+        self.stem = Pointwise(in_channels, plan.widths[0])
+        self.levels = nn.ModuleList(
+            _EncoderLevel(
+                plan.make_blocks(level),
+                MedNeXtDownBlock(
+                    plan.widths[level],
+                    plan.widths[level + 1],
+                    step,
+                    plan.expansions[level + 1],
+                    plan.norm,
+                    # The published network leaves it out of its first way down.
+                    plan.grn and level > 0,
+                ),
+            )
+            for level, step in enumerate(levels.steps)
+        )
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        volume = self.stem(image)
+        features = []
+        for level in self.levels:
+            skip, volume = level(volume, self.checkpointing)
+            features.append(skip)
+        return [*features, volume]
+
+
+class MedNeXt(nn.Module):
+    """MedNeXt, kernel 3; the defaults are the network of the NeurINO paper's tables (61.97 M parameters).
+
+    It takes volumes, gives logits and reads ``strides`` as ``NeurINO`` does; it has 5 levels.
+
+    Args:
+        in_channels: channels of the image; ``input_channels`` is nnU-Net's name for it.
+        num_classes: channels of the logits: classes with the background, or regions.
+        size: ``S``, ``B``, ``M`` or ``L``.
+        grn: global response norm in every block but the first way down.
+        deep_supervision: return the logits of all heads, full resolution first.
+        strides: rows of (z, y, x) strides, or None for isotropic ones with five heads.
+        norm: ``group`` (published), ``batch`` or ``layer``.
+        width: channels at full resolution.
+        checkpointing: compute activations again on the way back instead of keeping them.
+        input_channels: nnU-Net's name for ``in_channels``.
+    """
+
+    key_to_encoder = "encoder"
+    key_to_stem = "encoder.stem"
+    keys_to_in_proj = ("encoder.stem",)
+    key_to_lpe = None
+
+    def __init__(
+        self,
+        in_channels: int | None = None,
+        num_classes: int = 2,
+        size: str = "L",
+        grn: bool = True,
+        deep_supervision: bool = True,
+        strides: Sequence[Sequence[int]] | None = None,
+        norm: str = "group",
+        width: int = 32,
+        checkpointing: bool = False,
+        *,
+        input_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        if in_channels is not None and input_channels is not None and in_channels != input_channels:
+            raise NeurinoError(f"in_channels={in_channels} and input_channels={input_channels} contradict each other")
+        if size not in SIZES:
+            raise NeurinoError(f"MedNeXt size '{size}' is not known: expected one of {', '.join(SIZES)}")
+        self.num_classes = num_classes
+        self.levels = Levels.from_strides(strides, n_levels=5, n_heads=5)
+        plan = DecoderPlan(
+            widths=tuple(width * 2**level for level in range(5)),
+            blocks=SIZES[size].blocks,
+            expansions=SIZES[size].expansions,
+            norm=norm,
+            grn=grn,
+        )
+        self.encoder = _Encoder(in_channels or input_channels or 1, plan, self.levels, checkpointing)
+        self.decoder = MedNeXtDecoder(plan, self.levels, num_classes, deep_supervision, checkpointing)
+
+    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+        padded = channels_last_memory(self.levels.pad(image))
+        outputs = self.levels.crop(self.decoder(self.encoder(padded)), image.shape[-3:])
+        return outputs if self.decoder.deep_supervision else outputs[0]
+
+    def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
+        """Numbers in all the feature maps that convolutions make of one patch of (z, y, x) voxels."""
+        sizes = [voxels(size) for size in self.levels.sizes(input_size)]
+        plan = self.decoder.plan
+        encoder = sizes[0] * plan.widths[0]
+        for level, (width, blocks, expansion) in enumerate(zip(plan.widths, plan.blocks, plan.expansions, strict=True)):
+            if level < len(self.levels.steps):
+                encoder += sizes[level] * width * blocks * (2 + expansion)
+            if level:
+                encoder += sizes[level] * (plan.widths[level - 1] * (1 + expansion) + 2 * width)
+        return encoder + self.decoder.feature_map_size(sizes, self.num_classes)

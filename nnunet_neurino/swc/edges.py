@@ -184,7 +184,7 @@ def near_voxels(edges: GridEdges, reach: np.ndarray) -> Iterator[Candidates]:
     total = int(size.prod(axis=1).astype(np.float64).sum())
     if total > MAX_CANDIDATES:
         raise NeurinoError(
-            f"rasterise: the tubes (radii up to {reach.max():g} with voxels of {edges.spacing.min():g}) would cover the "
+            f"rasterise: tubes of radii up to {reach.max():g} with voxels of {edges.spacing.min():g} would cover the "
             f"image {total / np.prod(edges.shape, dtype=float):.0f} times; are the radii in another unit? "
             "see repair_radii"
         )

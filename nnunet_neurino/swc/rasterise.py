@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.swc.bridges import Tapered, bridge
 from nnunet_neurino.swc.edges import Candidates, GridEdges, centre_line, check_grid, grid_edges, near_voxels
 from nnunet_neurino.swc.tree import Tree
 
@@ -121,43 +122,15 @@ def _tubes(edges: GridEdges, floor: float | None) -> np.ndarray:
     """Union of the tubes (radii of at least ``floor``; None: no tubes) and the centre line."""
     label = np.zeros(edges.shape, dtype=bool)
     flat_label = label.reshape(-1)
-    flat_label[centre_line(edges)] = True
+    line = centre_line(edges)
+    flat_label[line] = True
     if floor is None:
         return label
+    tapered = Tapered(edges, floor)
     for near in near_voxels(edges, np.maximum(edges.max_radii(), floor)):
         radius = np.maximum(_radius_at(edges, near, slice(None)), floor)
         inside = np.flatnonzero(near.d2 <= radius * radius)
         flat_label[near.flat[inside]] = True
-        for bridge in _bridges(edges, near, inside, floor):
-            flat_label[bridge] = True
+        tapered.note(near, inside)
+    bridge(label, line, tapered)
     return label
-
-
-def _bridges(edges: GridEdges, near: Candidates, inside: np.ndarray, floor: float) -> Iterator[np.ndarray]:
-    """Voxels that join those tube voxels which a taper would leave alone.
-
-    From a tube voxel p with the closest point c, the voxel a step nearer to c (along every axis on which p is more
-    than half a voxel off) is no farther from c. With an even radius it is in the tube, too, and so on to the voxel
-    of c, which the centre line touches. With a taper its own closest point may have a smaller radius: then the step
-    is drawn all the same.
-    """
-    inside = inside[edges.r_change[near.edge[inside]] != 0]
-    flat, edge, t = near.flat[inside], near.edge[inside], near.t[inside]
-    shape = np.array(edges.shape)
-    while len(flat):
-        voxel = np.stack(np.unravel_index(flat, edges.shape), axis=1)
-        start, vector = edges.start[edge], edges.vector[edge]
-        offset = (start + t[:, None] * vector) / edges.spacing - voxel
-        step = np.where(np.abs(offset) > 0.5, np.sign(offset), 0).astype(np.int64)
-        voxel = voxel + step
-        moves = step.any(axis=1) & ((voxel >= 0) & (voxel < shape)).all(axis=1)
-        voxel, edge, start, vector = voxel[moves], edge[moves], start[moves], vector[moves]
-        q = voxel * edges.spacing - start
-        square = (vector * vector).sum(axis=1)
-        t = np.clip((q * vector).sum(axis=1) / np.where(square > 0, square, 1), 0, 1)
-        d2 = ((q - t[:, None] * vector) ** 2).sum(axis=1)
-        radius = np.maximum(edges.r_start[edge] + t * edges.r_change[edge], floor)
-        missing = d2 > radius * radius
-        flat = np.ravel_multi_index(tuple(voxel[missing].T), edges.shape)
-        edge, t = edge[missing], t[missing]
-        yield flat

@@ -11,6 +11,7 @@ import numpy as np
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.swc.mend import mend
 from nnunet_neurino.swc.parse import parse_swc
+from nnunet_neurino.swc.touching import merge_touching
 from nnunet_neurino.swc.tree import Finding, Tree
 
 MAX_NODES = 10_000_000
@@ -59,8 +60,6 @@ def inspect_swc(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
     if len(lengths) and (lengths == 0).any():
         findings.append(Finding(0, f"{int((lengths == 0).sum())} edges have no length"))
     if tree.n_pieces > 1:
-        from nnunet_neurino.swc.touching import merge_touching
-
         left = merge_touching(replace(tree, findings=())).n_pieces
         joined = f"; merge_touching leaves {left}" if left < tree.n_pieces else ", none of which touch"
         findings.append(Finding(0, f"{tree.n_pieces} pieces{joined}"))

@@ -1,0 +1,23 @@
+"""What people look at: overlays of a case, curves of a training, features of an encoder, and a page of them all."""
+
+from nnunet_neurino.figures.case import CaseView
+from nnunet_neurino.figures.curves import TrainingLog, read_training_log, training_figure
+from nnunet_neurino.figures.disagreement import Disagreement, disagreement
+from nnunet_neurino.figures.features import encoder_features, feature_figure, pca_rgb
+from nnunet_neurino.figures.overlays import projection_figure
+from nnunet_neurino.figures.page import Page, png_bytes
+
+__all__ = [
+    "CaseView",
+    "Disagreement",
+    "Page",
+    "TrainingLog",
+    "disagreement",
+    "encoder_features",
+    "feature_figure",
+    "pca_rgb",
+    "png_bytes",
+    "projection_figure",
+    "read_training_log",
+    "training_figure",
+]

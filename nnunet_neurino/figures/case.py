@@ -1,0 +1,93 @@
+"""What is known of one case and can be drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.swc import Tree, rasterise
+
+
+@dataclass(frozen=True, eq=False)
+class CaseView:
+    """One case to look at; everything but one of the volumes or trees may be missing.
+
+    Attributes:
+        name: shown as the title.
+        image: raw voxels (z, y, x), any number type.
+        truth: mask (z, y, x), non-zero is neuron.
+        prediction: mask (z, y, x), non-zero is neuron.
+        truth_tree: in voxels of the image (x, y, z), or micrometres with ``spacing``.
+        tree: the tree traced from the prediction; same units.
+        spacing: voxel size z, y, x in micrometres; None when unknown (then voxels are cubes and there is no scale
+            bar).
+    """
+
+    name: str
+    image: NDArray | None = None
+    truth: NDArray | None = None
+    prediction: NDArray | None = None
+    truth_tree: Tree | None = None
+    tree: Tree | None = None
+    spacing: tuple[float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        for what in ("image", "truth", "prediction"):
+            volume = getattr(self, what)
+            if volume is None:
+                continue
+            if volume.ndim != 3 or volume.size == 0:
+                raise NeurinoError(f"{self.name}: {what} of shape {volume.shape}: expected one stack (z, y, x)")
+            if volume.shape != self.shape:
+                raise NeurinoError(
+                    f"{self.name}: {what} has shape {volume.shape}, the other volumes {self.shape} (z, y, x): "
+                    "give stacks of the same voxels"
+                )
+        if self.spacing is not None and not (len(self.spacing) == 3 and min(self.spacing) > 0):
+            raise NeurinoError(f"{self.name}: spacing {self.spacing}: expected three sizes z, y, x, all above 0")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along z, y, x: of a volume, else so many that the trees have room."""
+        for volume in (self.image, self.truth, self.prediction):
+            if volume is not None:
+                return volume.shape  # type: ignore[return-value]
+        points = [self.in_voxels(tree) for tree in (self.truth_tree, self.tree) if tree is not None and len(tree)]
+        if not points:
+            raise NeurinoError(f"{self.name}: nothing to draw: give an image, a mask or a tree with nodes")
+        far = np.maximum(np.ceil(np.concatenate(points).max(axis=0)).astype(int) + 3, 4)
+        return int(far[2]), int(far[1]), int(far[0])
+
+    @property
+    def voxel_size(self) -> tuple[float, float, float]:
+        """Voxel size z, y, x, in micrometres or, when the spacing is unknown, 1."""
+        return self.spacing or (1.0, 1.0, 1.0)
+
+    def in_voxels(self, tree: Tree) -> NDArray[np.float64]:
+        """Nodes of a tree (n, 3), x, y, z, in voxels."""
+        if tree.unit != "micrometre":
+            return tree.xyz
+        if self.spacing is None:
+            raise NeurinoError(
+                f"{self.name}: the tree is in micrometres, the voxel size is unknown: give --spacing Z Y X"
+            )
+        return np.asarray(tree.xyz / np.array(self.spacing[::-1]))
+
+    def truth_mask(self) -> NDArray[np.bool_] | None:
+        """The true mask: as given, else drawn from the true tree."""
+        if self.truth is not None:
+            return np.asarray(self.truth) != 0
+        if self.truth_tree is None:
+            return None
+        return np.asarray(rasterise(self.truth_tree, self.shape, spacing=self.voxel_size)).astype(bool)
+
+    def predicted_mask(self) -> NDArray[np.bool_] | None:
+        """The predicted mask: as given, else drawn from the traced tree."""
+        if self.prediction is not None:
+            return np.asarray(self.prediction) != 0
+        if self.tree is None:
+            return None
+        return np.asarray(rasterise(self.tree, self.shape, spacing=self.voxel_size)).astype(bool)

@@ -1,0 +1,176 @@
+"""The picture of a case: raw, contours of truth and prediction, trees, and where the two disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.figures.case import CaseView
+from nnunet_neurino.figures.colours import ON_BLACK, PREDICTION, TRUTH
+from nnunet_neurino.figures.disagreement import Disagreement, disagreement
+from nnunet_neurino.figures.projections import Panel, View, contrast, paint_grey, panels_figure
+from nnunet_neurino.swc import Tree
+
+_DIM = 0.55  # grey level behind lines
+_MOST_BOXES = 30
+_AGREED = "#DDDDDD"
+
+
+def projection_figure(case: CaseView, tolerance: float = 3.0, title: str | None = None) -> Figure:
+    """Maximum projections of a case in three directions, to scale, a panel for each thing that is known of it.
+
+    Raw image; contours of truth (solid) and prediction (dashed); trees; and, with truth and prediction, their
+    skeletons with boxes around what is missed (solid) and what is extra (dashed): the 30 largest of each.
+
+    Args:
+        case: what to draw.
+        tolerance: how far, in in-plane voxels, skeletons may be apart and still agree.
+        title: default is the case's name.
+    """
+    painter = _CasePainter(case)
+    panels = []
+    if case.image is not None:
+        panels.append(Panel("Raw image, maximum projection", painter.raw))
+    if case.truth is not None or case.prediction is not None:
+        legend = []
+        if case.truth is not None:
+            legend.append(("truth", TRUTH, "-"))
+        if case.prediction is not None:
+            legend.append(("prediction", PREDICTION, (0, (2, 1))))
+        panels.append(Panel("Masks, outlined", painter.contours, tuple(legend)))
+    if case.truth_tree is not None or case.tree is not None:
+        panels.append(Panel("Traced trees", painter.trees, painter.tree_legend()))
+    truth, prediction = case.truth_mask(), case.predicted_mask()
+    if truth is not None and prediction is not None:
+        painter.found = disagreement(truth, prediction, case.voxel_size, tolerance)
+        legend = [
+            ("found", _AGREED, "-"),
+            (_count("missed", painter.found.missed_boxes), TRUTH, "-"),
+            (_count("extra", painter.found.extra_boxes), PREDICTION, (0, (2, 1))),
+        ]
+        panels.append(Panel(f"Skeleton, errors beyond {tolerance:g} voxels boxed", painter.errors, tuple(legend)))
+    if not panels:
+        raise NeurinoError(f"{case.name}: nothing to draw: give an image, a mask or a tree")
+    return panels_figure(
+        panels, case.shape, case.voxel_size, case.name if title is None else title, scale_bar=case.spacing is not None
+    )
+
+
+def _count(word: str, boxes: Sequence[object]) -> str:
+    return f"{word}: {len(boxes)} place{'' if len(boxes) == 1 else 's'}"
+
+
+class _CasePainter:
+    """Draws one case on axes; projections are made once for each direction."""
+
+    def __init__(self, case: CaseView) -> None:
+        self.case = case
+        self.found: Disagreement | None = None
+        self._grey: dict[str, NDArray] = {}
+
+    def _background(self, axes: Axes, view: View, dim: float) -> None:
+        case = self.case
+        if case.image is None:
+            return
+        if view.name not in self._grey:
+            self._grey[view.name] = contrast(view.project(case.image))
+        paint_grey(axes, self._grey[view.name], view, case.shape, case.voxel_size, dim)
+
+    def raw(self, axes: Axes, view: View) -> None:
+        self._background(axes, view, 1.0)
+
+    def contours(self, axes: Axes, view: View) -> None:
+        self._background(axes, view, _DIM)
+        for mask, colour, style, width in (
+            (self.case.truth, TRUTH, "solid", 2.0),
+            (self.case.prediction, PREDICTION, (0, (3, 1.5)), 1.2),
+        ):
+            if mask is not None:
+                self._outline(axes, view, view.project(np.asarray(mask) != 0), colour, style, width)
+
+    def _outline(self, axes: Axes, view: View, flat: NDArray, colour: str, style: object, width: float) -> None:
+        if not flat.any():
+            return
+        # A rim of background, so that structures cut by the border get a closed line.
+        rim = np.pad(flat.astype(float), 1)
+        sizes = self.case.voxel_size
+        down = np.arange(-1, flat.shape[0] + 1) * sizes[view.rows]
+        right = np.arange(-1, flat.shape[1] + 1) * sizes[view.columns]
+        axes.contour(right, down, rim, levels=[0.5], colors=[colour], linestyles=[style], linewidths=[width])
+
+    def tree_legend(self) -> tuple[tuple[str, str, str], ...]:
+        truth, tree = self.case.truth_tree, self.case.tree
+        if truth is not None and tree is not None:
+            return ("truth", TRUTH, "-"), ("traced", PREDICTION, "-")
+        shown = truth if truth is not None else tree
+        return (
+            ((f"{shown.n_pieces} pieces, one colour each", ON_BLACK[0], "-"),) if shown and shown.n_pieces > 1 else ()
+        )
+
+    def trees(self, axes: Axes, view: View) -> None:
+        self._background(axes, view, _DIM)
+        truth, tree = self.case.truth_tree, self.case.tree
+        if truth is not None and tree is not None:
+            self._lines(axes, view, truth, [TRUTH], 3.2)
+            self._lines(axes, view, tree, [PREDICTION], 1.1)
+        elif truth is not None or tree is not None:
+            self._lines(axes, view, truth if truth is not None else tree, ON_BLACK, 1.6)  # type: ignore[arg-type]
+
+    def _lines(self, axes: Axes, view: View, tree: Tree, colours: Sequence[str], width: float) -> None:
+        points = view.flatten(self.case.in_voxels(tree)[:, ::-1], self.case.voxel_size)
+        edges = tree.edges()
+        pieces = tree.piece_labels() if len(tree) else np.zeros(0, int)
+        lines = LineCollection(
+            list(points[edges]),
+            colors=[colours[pieces[child] % len(colours)] for child in edges[:, 0]],
+            linewidths=width,
+            capstyle="round",
+        )
+        axes.add_collection(lines, autolim=False)
+        roots = points[tree.roots]
+        axes.scatter(
+            roots[:, 0], roots[:, 1], s=9 + 3 * width, c=colours[0], edgecolors="black", linewidths=0.6, zorder=3
+        )
+
+    def errors(self, axes: Axes, view: View) -> None:
+        found = self.found
+        assert found is not None
+        self._background(axes, view, _DIM)
+        thickness = self._thickness(axes, view)
+        picture = np.zeros((*view.project(found.agreed).shape, 4))
+        for voxels, colour in ((found.agreed, _AGREED), (found.extra, PREDICTION), (found.missed, TRUTH)):
+            flat = view.project(voxels)
+            flat = maximum_filter(flat, size=thickness) if thickness > 1 else flat
+            picture[flat] = to_rgba(colour)
+        axes.imshow(
+            picture, extent=view.extent(self.case.shape, self.case.voxel_size), aspect="auto", interpolation="nearest"
+        )
+        for boxes, colour, style in ((found.missed_boxes, TRUTH, "-"), (found.extra_boxes, PREDICTION, (0, (3, 1.5)))):
+            for box in boxes[:_MOST_BOXES]:
+                self._box(axes, view, box, colour, style)
+
+    def _thickness(self, axes: Axes, view: View) -> int:
+        """Voxels that make a line of about 1.5 points, so that skeletons of large stacks stay visible."""
+        wide = axes.get_position().width * axes.figure.get_size_inches()[0] * 72  # points
+        return int(np.clip(round(1.5 * self.case.shape[view.columns] / wide), 1, 15))
+
+    def _box(self, axes: Axes, view: View, box: tuple[slice, slice, slice], colour: str, style: object) -> None:
+        sizes = self.case.voxel_size
+        pad = 2.0 * sizes[2]
+        top, bottom = box[view.rows].start * sizes[view.rows] - pad, (box[view.rows].stop - 1) * sizes[view.rows] + pad
+        left = box[view.columns].start * sizes[view.columns] - pad
+        right = (box[view.columns].stop - 1) * sizes[view.columns] + pad
+        axes.add_patch(
+            Rectangle(
+                (left, top), right - left, bottom - top, fill=False, edgecolor=colour, linestyle=style, linewidth=1.3
+            )
+        )

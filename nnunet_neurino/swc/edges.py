@@ -53,7 +53,7 @@ class Candidates:
     d2: np.ndarray
 
 
-def check_grid(shape: Sequence[int], spacing: Sequence[float]) -> tuple[tuple[int, int, int], np.ndarray]:
+def check_grid(shape: Sequence[int], spacing: Sequence[float] | np.ndarray) -> tuple[tuple[int, int, int], np.ndarray]:
     """Shape (z, y, x) as ints and spacing (z, y, x) as floats, or NeurinoError."""
     try:
         sizes = tuple(int(n) for n in shape)
@@ -64,7 +64,7 @@ def check_grid(shape: Sequence[int], spacing: Sequence[float]) -> tuple[tuple[in
         raise NeurinoError(f"shape {tuple(shape)!r}: expected three positive sizes z, y, x")
     if steps.shape != (3,) or not (np.isfinite(steps).all() and (steps > 0).all()):
         raise NeurinoError(f"spacing {tuple(spacing)!r}: expected three positive numbers z, y, x")
-    return sizes, steps  # type: ignore[return-value]
+    return sizes, steps
 
 
 def voxel_positions(tree: Tree, spacing: np.ndarray) -> np.ndarray:

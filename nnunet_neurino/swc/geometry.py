@@ -7,8 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.swc.edges import check_grid
-from nnunet_neurino.swc.tree import Tree
+from nnunet_neurino.swc.tree import Tree, Unit
+
+
+def _placed(tree: Tree, xyz: np.ndarray, radii: np.ndarray, unit: Unit) -> Tree:
+    if not (np.isfinite(xyz).all() and np.isfinite(radii).all()):
+        raise NeurinoError("positions or radii overflow; expected numbers of voxels or micrometres: check the file")
+    return replace(tree, xyz=xyz, radii=radii, unit=unit)
 
 
 def to_voxels(tree: Tree, spacing: Sequence[float]) -> Tree:
@@ -19,7 +26,7 @@ def to_voxels(tree: Tree, spacing: Sequence[float]) -> Tree:
     if tree.unit == "voxel":
         return tree
     _, steps = check_grid((1, 1, 1), spacing)
-    return replace(tree, xyz=tree.xyz / steps[::-1], radii=tree.radii / steps[2], unit="voxel")
+    return _placed(tree, tree.xyz / steps[::-1], tree.radii / steps[2], "voxel")
 
 
 def to_micrometres(tree: Tree, spacing: Sequence[float]) -> Tree:
@@ -30,12 +37,12 @@ def to_micrometres(tree: Tree, spacing: Sequence[float]) -> Tree:
     if tree.unit == "micrometre":
         return tree
     _, steps = check_grid((1, 1, 1), spacing)
-    return replace(tree, xyz=tree.xyz * steps[::-1], radii=tree.radii * steps[2], unit="micrometre")
+    return _placed(tree, tree.xyz * steps[::-1], tree.radii * steps[2], "micrometre")
 
 
 def shift(tree: Tree, offset: Sequence[float]) -> Tree:
     """Move by ``offset`` (x, y, z in the tree's unit)."""
-    return replace(tree, xyz=tree.xyz + np.asarray(offset, dtype=float))
+    return _placed(tree, tree.xyz + np.asarray(offset, dtype=float), tree.radii, tree.unit)
 
 
 def from_one_based(tree: Tree) -> Tree:
@@ -51,7 +58,7 @@ def flip(tree: Tree, axis: int, size: int, spacing: float = 1.0) -> Tree:
     """
     xyz = tree.xyz.copy()
     xyz[:, axis] = (size - 1) * spacing - xyz[:, axis]
-    return replace(tree, xyz=xyz)
+    return _placed(tree, xyz, tree.radii, tree.unit)
 
 
 def flip_y(tree: Tree, height: int, spacing: float = 1.0) -> Tree:
@@ -63,5 +70,5 @@ def share_inside(tree: Tree, shape: Sequence[int], spacing: Sequence[float] = (1
     """Share of the nodes (0 to 1) whose voxel is in an image of ``shape`` (z, y, x); NaN for an empty tree."""
     sizes, steps = check_grid(shape, spacing)
     zyx = tree.xyz[:, ::-1] / steps if tree.unit == "micrometre" else tree.xyz[:, ::-1]
-    inside = ((zyx >= -0.5) & (zyx < np.array(sizes) - 0.5)).all(axis=1)
+    inside = np.asarray(((zyx >= -0.5) & (zyx < np.array(sizes) - 0.5)).all(axis=1))
     return float(inside.mean()) if len(inside) else float("nan")

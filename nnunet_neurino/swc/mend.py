@@ -119,7 +119,12 @@ def _drop_repeats(table: RawTable, findings: list[Finding]) -> RawTable:
     if keep.all():
         return table
     return RawTable(
-        *(column[keep] for column in (table.lines, table.ids, table.types, table.xyz, table.radii, table.parents)),
+        lines=table.lines[keep],
+        ids=table.ids[keep],
+        types=table.types[keep],
+        xyz=table.xyz[keep],
+        radii=table.radii[keep],
+        parents=table.parents[keep],
         comments=table.comments,
     )
 

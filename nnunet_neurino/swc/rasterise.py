@@ -78,7 +78,7 @@ def rasterise(
 
 
 def distance_band(
-    tree: Tree, shape: Sequence[int], spacing: Sequence[float], band: float
+    tree: Tree, shape: Sequence[int], spacing: Sequence[float] | np.ndarray, band: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Smallest distance to the edges, and the radius there, for the voxels near the tree.
 

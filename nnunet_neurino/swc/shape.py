@@ -49,10 +49,11 @@ def resample(tree: Tree, step: float) -> Tree:
     stretches = sections(tree)
     arcs = []
     total = 0.0
-    for rows in stretches:
-        lengths = np.linalg.norm(np.diff(tree.xyz[rows], axis=0), axis=1)
-        arcs.append(np.concatenate([[0.0], np.cumsum(lengths)]))
-        total += arcs[-1][-1] / step
+    with np.errstate(over="ignore"):
+        for rows in stretches:
+            lengths = np.linalg.norm(np.diff(tree.xyz[rows], axis=0), axis=1)
+            arcs.append(np.concatenate([[0.0], np.cumsum(lengths)]))
+            total += float(arcs[-1][-1]) / step
     if not total <= _MAX_RESAMPLED:
         raise NeurinoError(f"resample: a step of {step:g} would make {total:.3g} nodes; take a larger step")
     ends = np.flatnonzero((tree.parents < 0) | (tree.n_children() != 1))
@@ -125,7 +126,7 @@ def crop(tree: Tree, low: Sequence[float], high: Sequence[float]) -> Tree:
     lower, upper = np.array(low, dtype=float), np.array(high, dtype=float)
     if lower.shape != (3,) or upper.shape != (3,) or not (lower <= upper).all():
         raise NeurinoError(f"crop: expected low <= high, three numbers x, y, z each, got {low!r} and {high!r}")
-    inside = ((tree.xyz >= lower) & (tree.xyz <= upper)).all(axis=1)
+    inside = np.asarray(((tree.xyz >= lower) & (tree.xyz <= upper)).all(axis=1))
     edges = tree.edges()
     child, parent = edges[:, 0], edges[:, 1]
     t0, t1 = clip_to_box(tree.xyz[child], tree.xyz[parent], lower, upper)

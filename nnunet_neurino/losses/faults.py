@@ -1,0 +1,94 @@
+"""Where a prediction adds cable that is not there: false pieces, false loops and bridges. No gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_neurino.losses.truth import Truth
+from nnunet_neurino.skeleton.components import label_components
+
+_ENDS = 2.0
+"""A false piece costs its length and this many sections, for the two ends it adds: a speck is a component too."""
+
+
+@dataclass(frozen=True)
+class FalseVoxels:
+    """Voxels predicted beyond the truth, and how much each adds to the three terms if it is fully believed."""
+
+    flat: NDArray[np.int64]
+    """Number of each voxel (n,) in C order of the volume."""
+    node: NDArray[np.float64]
+    edge: NDArray[np.float64]
+    path: NDArray[np.float64]
+
+
+def find_false_voxels(predicted: NDArray[np.bool_], truth: Truth) -> FalseVoxels:
+    """Charge every component of the falsely predicted voxels for what it does to the truth's graph.
+
+    A component that lies at the truth's surface only is thickness and free. Beyond it, its volume in units of the
+    truth's cross-section is false length (node term), each superfluous contact with the same neuron is a false edge
+    (edge term), and one that touches several true components joins them: it is charged with the length of all but
+    the longest (path term). The charge is spread over the voxels that do the damage: those off the surface, and those
+    beside two components at once.
+
+    Args:
+        predicted: voxels believed to be of the class (z, y, x).
+        truth: the analysed truth.
+    """
+    false = predicted & ~truth.mask
+    if truth.valid is not None:
+        false &= truth.valid
+    labels, n = label_components(false)
+    flat = np.flatnonzero(false)
+    piece = labels.ravel()[flat].astype(np.int64)
+    beside = truth.rim[flat]
+    critical = beside == 0
+    if n == 0:
+        none = np.zeros(0)
+        return FalseVoxels(flat, none, none, none)
+    n_far = np.bincount(piece[critical], minlength=n + 1)
+    contacts, joined = _contacts(labels, n, truth)
+    disputed = np.isin(flat, truth.contested) if len(truth.contested) else np.zeros(len(flat), bool)
+    critical |= disputed
+    n_critical = np.bincount(piece[critical], minlength=n + 1)
+    # A bridge across a cleft of two voxels has no voxel off both surfaces: then all of it is critical.
+    critical |= (n_critical[piece] == 0) & (joined[piece] > 0)
+    n_critical = np.maximum(np.bincount(piece[critical], minlength=n + 1), 1)
+
+    flat, piece = flat[critical], piece[critical]
+    far = truth.rim[flat] == 0
+    reference = truth.reference_length
+    length = np.where(n_far > 0, _ENDS + n_far / truth.section_size, 0.0)
+    node = np.where(far, (length / np.maximum(n_far, 1))[piece], 0.0) / (reference + length.sum())
+    extra = np.where(n_far > 0, contacts, 0)
+    edge = (extra / n_critical)[piece] / (truth.graph.n_edges + 1 + extra.sum())
+    path = (joined / n_critical)[piece] / max(reference, joined.sum())
+    return FalseVoxels(flat, node, edge, path)
+
+
+def _contacts(labels: NDArray, n: int, truth: Truth) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """For each false piece: its superfluous contact patches, and the length it joins to the longest neuron it touches."""
+    around = labels.ravel()
+    at_rim = (around > 0) & (truth.rim > 0)
+    where = np.flatnonzero(at_rim)
+    n_true = len(truth.component_lengths)
+    key = around[where].astype(np.int64) * n_true + truth.rim[where]
+    if len(truth.contested):
+        piece = around[truth.contested].astype(np.int64)
+        key = np.concatenate([key, (piece * n_true + truth.contested_by)[piece > 0]])
+    pairs = np.unique(key)
+    piece, component = pairs // n_true, pairs % n_true
+    touched = np.bincount(piece, minlength=n + 1)
+    lengths = truth.component_lengths[component].astype(float)
+    longest = np.zeros(n + 1)
+    np.maximum.at(longest, piece, lengths)
+    joined = np.bincount(piece, lengths, n + 1) - longest
+
+    patches, n_patches = label_components(at_rim.reshape(labels.shape))
+    of_patch = np.zeros(n_patches + 1, np.int64)
+    of_patch[patches.ravel()[where]] = around[where]
+    n_contacts = np.bincount(of_patch[1:], minlength=n + 1)
+    return np.maximum(n_contacts - np.maximum(touched, 1), 0), joined

@@ -1,0 +1,169 @@
+"""Cross-sections of a mask, ordered by their walking distance from the middle: a graph that no flip can change.
+
+Thinning a mask to voxels depends on how the volume lies: flip it and Lee's skeleton moves by up to a voxel and loses
+other end pieces. A loss must not see that. Here each component is cut into slices of equal walking distance from its
+root; where a slice falls into several pieces the neurite has branched. Every decision rests on integers that flips and
+axis permutations leave alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from nnunet_neurino.skeleton.adjacency import neighbour_pairs
+
+
+@dataclass(frozen=True)
+class SectionGraph:
+    """The cross-sections of a mask as a forest; sections are numbered from the roots outwards."""
+
+    voxels: NDArray[np.int64]
+    """All mask voxels (n, 3) in z, y, x, in C order of the volume."""
+    section: NDArray[np.int64]
+    """Section of each voxel (n,)."""
+    core: NDArray[np.float64]
+    """How deep inside the mask each voxel lies (n,): below 1 at the surface, above 1 inside."""
+    parent: NDArray[np.int64]
+    """The next section towards the root (k,), -1 at a root; always a smaller number."""
+    level: NDArray[np.int64]
+    """Steps to the root (k,), counted in 26-neighbour steps."""
+    n_children: NDArray[np.int64]
+    """Sections that follow each one (k,): 0 at an end, 2 and more at a branching."""
+    edge: NDArray[np.int64]
+    """Unbranched run to which each section belongs (k,), from 0."""
+
+    @property
+    def n_sections(self) -> int:
+        """Number of sections: the cable's length in steps."""
+        return len(self.parent)
+
+    @property
+    def n_edges(self) -> int:
+        """Number of unbranched runs."""
+        return int(self.edge.max(initial=-1)) + 1
+
+    @property
+    def is_key(self) -> NDArray[np.bool_]:
+        """Sections (k,) at an end or a branching."""
+        return self.n_children != 1
+
+    def ancestors(self) -> list[NDArray[np.int64]]:
+        """The section 1, 2, 4, 8... steps towards the root (each (k,), ``n_sections`` where there is none)."""
+        nowhere = self.n_sections
+        jump = np.append(np.where(self.parent < 0, nowhere, self.parent), nowhere)
+        tables = []
+        for _ in range(int(self.level.max(initial=0)).bit_length()):
+            tables.append(jump[:-1])
+            jump = jump[jump]
+        return tables
+
+
+def section_graph(mask: NDArray, components: NDArray | None = None) -> SectionGraph:
+    """Cut every component of a mask into cross-sections.
+
+    The root of a component is its voxel nearest to its centre of gravity, deep voxels weighing far more than those
+    at the surface: the soma where there is one, else the middle.
+
+    Args:
+        mask: array (z, y, x); non-zero voxels are foreground.
+        components: the mask's 26-component numbers (z, y, x) from 1, if they are known already.
+
+    Returns:
+        The forest of sections, the same (up to the order of its entries) for every orientation of the volume.
+    """
+    mask = np.asarray(mask) != 0
+    voxels = np.argwhere(mask)
+    n = len(voxels)
+    if n == 0:
+        none = np.zeros(0, np.int64)
+        return SectionGraph(voxels, none, np.zeros(0), none, none, none, none)
+    pairs, _ = neighbour_pairs(voxels, mask.shape)
+    links = sparse.csr_matrix((np.ones(2 * len(pairs), np.int8), (pairs.ravel(), pairs[:, ::-1].ravel())), shape=(n, n))
+    if components is None:
+        component = csgraph.connected_components(links, directed=False)[1].astype(np.int64)
+    else:
+        component = components[mask].astype(np.int64) - 1
+    neighbours = np.diff(links.indptr)
+    depth = _steps_from(links, neighbours < 26)
+    core = depth + neighbours / 26
+    level = _steps_from(links, _roots(voxels, component, (depth + 1) ** 4))
+
+    within = pairs[level[pairs[:, 0]] == level[pairs[:, 1]]]
+    n_sections, section = csgraph.connected_components(
+        sparse.csr_matrix((np.ones(len(within), np.int8), (within[:, 0], within[:, 1])), shape=(n, n)), directed=False
+    )
+    section_level = np.zeros(n_sections, np.int64)
+    section_level[section] = level
+    order = np.argsort(section_level, kind="stable")
+    rank = np.empty(n_sections, np.int64)
+    rank[order] = np.arange(n_sections)
+    section, section_level = rank[section], section_level[order]
+    size = np.bincount(section, minlength=n_sections)
+
+    between = pairs[level[pairs[:, 0]] != level[pairs[:, 1]]]
+    outward = level[between[:, 0]] < level[between[:, 1]]
+    inner = section[np.where(outward, between[:, 0], between[:, 1])]
+    outer = section[np.where(outward, between[:, 1], between[:, 0])]
+    parent = _parents(inner, outer, size)
+    n_children = np.bincount(parent[parent >= 0], minlength=n_sections)
+    return SectionGraph(voxels, section, core, parent, section_level, n_children, _edges(parent, n_children))
+
+
+def _steps_from(links: sparse.csr_matrix, start: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Steps (n,) from each voxel to the nearest voxel of ``start`` along the links; 0 where none can be reached."""
+    n = links.shape[0]
+    at = np.flatnonzero(start)
+    if len(at) in (0, n):
+        return np.zeros(n, np.int64)
+    indices = np.concatenate([links.indices, at]).astype(np.int32)
+    indptr = np.append(links.indptr, len(indices)).astype(np.int32)
+    rooted = sparse.csr_matrix((np.ones(len(indices), np.int8), indices, indptr), shape=(n + 1, n + 1))
+    _, before = csgraph.breadth_first_order(rooted, n, directed=True, return_predecessors=True)
+    before[n] = n
+    before[before < 0] = n
+    steps = np.where(before == n, 0, 1)
+    while True:  # pointer jumping: the depth of each voxel in the breadth-first tree
+        further = steps + steps[before]
+        if np.array_equal(further, steps):
+            return steps[:n].astype(np.int64)
+        steps, before = further, before[before]
+
+
+def _roots(voxels: NDArray, component: NDArray, weight: NDArray) -> NDArray[np.bool_]:
+    """The voxels nearest to their component's weighted centre, all of them where several are equally near."""
+    total = np.zeros(component.max() + 1, np.int64)
+    np.add.at(total, component, weight)
+    moments = np.zeros((len(total), 3), np.int64)
+    np.add.at(moments, component, voxels * weight[:, None])
+    # |x - moments / total|^2, up to a constant of the component, in integers: equal distances compare as equal.
+    distance = (voxels * (total[component, None] * voxels - 2 * moments[component])).sum(1)
+    nearest = np.full(len(total), np.iinfo(np.int64).max)
+    np.minimum.at(nearest, component, distance)
+    return distance == nearest[component]
+
+
+def _parents(inner: NDArray, outer: NDArray, size: NDArray) -> NDArray[np.int64]:
+    """For each section the one towards the root that it touches most; the larger one where contacts are equal."""
+    n = len(size)
+    contact, count = np.unique(outer * n + inner, return_counts=True)
+    outer, inner = contact // n, contact % n
+    order = np.lexsort([size[inner], count, outer])
+    outer, inner = outer[order], inner[order]
+    last = np.append(outer[1:] != outer[:-1], True) if len(outer) else np.zeros(0, bool)
+    parent = np.full(n, -1, np.int64)
+    parent[outer[last]] = inner[last]
+    return parent
+
+
+def _edges(parent: NDArray, n_children: NDArray) -> NDArray[np.int64]:
+    """Number the runs between key sections: a section continues its parent's run if it is the only child."""
+    own = np.arange(len(parent))
+    top = np.where((parent >= 0) & (n_children[parent] == 1), parent, own)
+    while not np.array_equal(further := top[top], top):
+        top = further
+    return np.unique(top, return_inverse=True)[1].reshape(-1).astype(np.int64)

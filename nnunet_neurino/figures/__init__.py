@@ -4,6 +4,7 @@ from nnunet_neurino.figures.case import CaseView
 from nnunet_neurino.figures.curves import TrainingLog, read_training_log, training_figure
 from nnunet_neurino.figures.disagreement import Disagreement, disagreement
 from nnunet_neurino.figures.features import encoder_features, feature_figure, pca_rgb
+from nnunet_neurino.figures.load import load_case, match_cases
 from nnunet_neurino.figures.overlays import projection_figure
 from nnunet_neurino.figures.page import Page, png_bytes
 
@@ -15,6 +16,8 @@ __all__ = [
     "disagreement",
     "encoder_features",
     "feature_figure",
+    "load_case",
+    "match_cases",
     "pca_rgb",
     "png_bytes",
     "projection_figure",

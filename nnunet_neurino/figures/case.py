@@ -54,7 +54,7 @@ class CaseView:
         """Voxels along z, y, x: of a volume, else so many that the trees have room."""
         for volume in (self.image, self.truth, self.prediction):
             if volume is not None:
-                return volume.shape  # type: ignore[return-value]
+                return volume.shape
         points = [self.in_voxels(tree) for tree in (self.truth_tree, self.tree) if tree is not None and len(tree)]
         if not points:
             raise NeurinoError(f"{self.name}: nothing to draw: give an image, a mask or a tree with nodes")

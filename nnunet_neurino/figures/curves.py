@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from nnunet_neurino.errors import NeurinoError
@@ -139,7 +140,7 @@ def training_figure(logs: TrainingLog | Mapping[str, TrainingLog]) -> Figure:
             panel.legend(fontsize=TEXT, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     panels[1].set_ylim(0, 1)
     panels[-1].set_xlabel("epoch", fontsize=TEXT + 1)
-    panels[-1].xaxis.get_major_locator().set_params(integer=True)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 

@@ -35,12 +35,12 @@ def encoder_features(network: nn.Module, patch: NDArray) -> list[NDArray[np.floa
         raise NeurinoError(f"patch of shape {patch.shape}: expected (channels, z, y, x)")
     weight = next(network.parameters())
     batch = torch.as_tensor(np.ascontiguousarray(patch), dtype=weight.dtype, device=weight.device)[None]
-    levels = getattr(network, "levels", None)
+    pad = getattr(getattr(network, "levels", None), "pad", None)  # our networks take any size
     was_training = network.training
     network.eval()
     try:
         with torch.no_grad():
-            outputs = encoder(levels.pad(batch) if hasattr(levels, "pad") else batch)
+            outputs = encoder(pad(batch) if pad else batch)
     finally:
         network.train(was_training)
     maps = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)

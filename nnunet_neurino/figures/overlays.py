@@ -17,7 +17,17 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.figures.case import CaseView
 from nnunet_neurino.figures.colours import ON_BLACK, PREDICTION, TRUTH
 from nnunet_neurino.figures.disagreement import Disagreement, disagreement
-from nnunet_neurino.figures.projections import Panel, View, contrast, paint_grey, panels_figure
+from nnunet_neurino.figures.projections import (
+    DASHED,
+    DPI,
+    LegendEntry,
+    LineStyle,
+    Panel,
+    View,
+    contrast,
+    paint_grey,
+    panels_figure,
+)
 from nnunet_neurino.swc import Tree
 
 _DIM = 0.55  # grey level behind lines
@@ -41,11 +51,11 @@ def projection_figure(case: CaseView, tolerance: float = 3.0, title: str | None 
     if case.image is not None:
         panels.append(Panel("Raw image, maximum projection", painter.raw))
     if case.truth is not None or case.prediction is not None:
-        legend = []
+        legend: list[LegendEntry] = []
         if case.truth is not None:
             legend.append(("truth", TRUTH, "-"))
         if case.prediction is not None:
-            legend.append(("prediction", PREDICTION, (0, (2, 1))))
+            legend.append(("prediction", PREDICTION, DASHED))
         panels.append(Panel("Masks, outlined", painter.contours, tuple(legend)))
     if case.truth_tree is not None or case.tree is not None:
         panels.append(Panel("Traced trees", painter.trees, painter.tree_legend()))
@@ -55,7 +65,7 @@ def projection_figure(case: CaseView, tolerance: float = 3.0, title: str | None 
         legend = [
             ("found", _AGREED, "-"),
             (_count("missed", painter.found.missed_boxes), TRUTH, "-"),
-            (_count("extra", painter.found.extra_boxes), PREDICTION, (0, (2, 1))),
+            (_count("extra", painter.found.extra_boxes), PREDICTION, DASHED),
         ]
         panels.append(Panel(f"Skeleton, errors beyond {tolerance:g} voxels boxed", painter.errors, tuple(legend)))
     if not panels:
@@ -92,12 +102,12 @@ class _CasePainter:
         self._background(axes, view, _DIM)
         for mask, colour, style, width in (
             (self.case.truth, TRUTH, "solid", 2.0),
-            (self.case.prediction, PREDICTION, (0, (3, 1.5)), 1.2),
+            (self.case.prediction, PREDICTION, DASHED, 1.2),
         ):
             if mask is not None:
                 self._outline(axes, view, view.project(np.asarray(mask) != 0), colour, style, width)
 
-    def _outline(self, axes: Axes, view: View, flat: NDArray, colour: str, style: object, width: float) -> None:
+    def _outline(self, axes: Axes, view: View, flat: NDArray, colour: str, style: LineStyle, width: float) -> None:
         if not flat.any():
             return
         # A rim of background, so that structures cut by the border get a closed line.
@@ -107,7 +117,7 @@ class _CasePainter:
         right = np.arange(-1, flat.shape[1] + 1) * sizes[view.columns]
         axes.contour(right, down, rim, levels=[0.5], colors=[colour], linestyles=[style], linewidths=[width])
 
-    def tree_legend(self) -> tuple[tuple[str, str, str], ...]:
+    def tree_legend(self) -> tuple[LegendEntry, ...]:
         truth, tree = self.case.truth_tree, self.case.tree
         if truth is not None and tree is not None:
             return ("truth", TRUTH, "-"), ("traced", PREDICTION, "-")
@@ -154,16 +164,16 @@ class _CasePainter:
         axes.imshow(
             picture, extent=view.extent(self.case.shape, self.case.voxel_size), aspect="auto", interpolation="nearest"
         )
-        for boxes, colour, style in ((found.missed_boxes, TRUTH, "-"), (found.extra_boxes, PREDICTION, (0, (3, 1.5)))):
+        for boxes, colour, style in ((found.missed_boxes, TRUTH, "-"), (found.extra_boxes, PREDICTION, DASHED)):
             for box in boxes[:_MOST_BOXES]:
                 self._box(axes, view, box, colour, style)
 
     def _thickness(self, axes: Axes, view: View) -> int:
         """Voxels that make a line of about 1.5 points, so that skeletons of large stacks stay visible."""
-        wide = axes.get_position().width * axes.figure.get_size_inches()[0] * 72  # points
+        wide = axes.get_window_extent().width / DPI * 72  # points
         return int(np.clip(round(1.5 * self.case.shape[view.columns] / wide), 1, 15))
 
-    def _box(self, axes: Axes, view: View, box: tuple[slice, slice, slice], colour: str, style: object) -> None:
+    def _box(self, axes: Axes, view: View, box: tuple[slice, slice, slice], colour: str, style: LineStyle) -> None:
         sizes = self.case.voxel_size
         pad = 2.0 * sizes[2]
         top, bottom = box[view.rows].start * sizes[view.rows] - pad, (box[view.rows].stop - 1) * sizes[view.rows] + pad

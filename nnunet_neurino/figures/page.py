@@ -81,11 +81,12 @@ class Page:
         """
         if not rows:
             return self.text("(no rows)")
-        if isinstance(rows[0], Mapping):
-            columns = list(dict.fromkeys(key for row in rows for key in row))  # type: ignore[union-attr]
-            body = [[row.get(key) for key in columns] for row in rows]  # type: ignore[union-attr]
+        mappings = [row for row in rows if isinstance(row, Mapping)]
+        if len(mappings) == len(rows):
+            columns = list(dict.fromkeys(key for row in mappings for key in row))
+            body = [[row.get(key) for key in columns] for row in mappings]
         else:
-            columns, body = list(rows[0]), [list(row) for row in rows[1:]]  # type: ignore[arg-type]
+            columns, body = list(rows[0]), [list(row) for row in rows[1:]]
         numeric = [
             all(_is_number(row[at]) for row in body if at < len(row)) and bool(body) for at in range(len(columns))
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -52,6 +53,9 @@ XZ = View("xz", 1, 0, 2)
 VIEWS = (XY, ZY, XZ)
 
 Painter = Callable[[Axes, View], None]
+LineStyle: TypeAlias = Any  # what matplotlib takes: a name, or (offset, dashes)
+LegendEntry: TypeAlias = tuple[str, str, LineStyle]  # label, colour, line style
+DASHED: LineStyle = (0, (3, 1.5))
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Panel:
 
     title: str
     paint: Painter
-    legend: tuple[tuple[str, str, str], ...] = ()  # label, colour, line style
+    legend: tuple[LegendEntry, ...] = ()
 
 
 def panels_figure(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.swc import Tree
+from nnunet_neurino.swc import Tree, crop
 
 _MARGIN = 4  # voxels around the extent
 _MOST_VOXELS = 2**31
@@ -46,9 +46,7 @@ def place(
     extent = np.array(shape[::-1]) - 1.0
     if (low < 0).any() or (high > extent).any():
         tree = replace(tree, xyz=tree.xyz + np.round((extent - low - high) / 2))
-        from nnunet_neurino.swc import crop
-
-        tree = crop(tree, shape)
+        tree = crop(tree, (0, 0, 0), tuple(extent))
         if len(tree.edges()) == 0:
             raise NeurinoError(
                 f"no part of the tracing lies in the middle {shape} voxels (z, y, x): give a larger --shape"

@@ -1,0 +1,106 @@
+"""Feature maps of a trained model, loaded by nnU-Net itself, for ``neurino view --features``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.figures import encoder_features, feature_figure
+from nnunet_neurino.images import read_stack
+
+
+def model_feature_figure(
+    model_folder: Path,
+    image: Path,
+    spacing: tuple[float, float, float] | None = None,
+    weights: str | None = None,
+    device: str = "cpu",
+) -> Figure:
+    """Main components of the encoder's features on a patch of ``image``: after training, and with fresh weights.
+
+    Args:
+        model_folder: nnU-Net's model folder (the one that holds plans.json), or a fold in it.
+        image: a stack with as many channels as the model takes.
+        spacing: voxel size z, y, x in micrometres; default is what the file says, else that of the plans.
+        weights: 2D weights (see ``neurino weights``): adds a row with them, before any training.
+        device: torch's name of the device.
+    """
+    import torch
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    folder, fold, checkpoint = _checkpoint(model_folder)
+    predictor = nnUNetPredictor(device=torch.device(device), verbose=False, allow_tqdm=False)
+    with contextlib.redirect_stdout(io.StringIO()):
+        predictor.initialize_from_trained_model_folder(str(folder), use_folds=(fold,), checkpoint_name=checkpoint)
+    patch, patch_spacing = _patch(predictor, image, spacing)
+    network = predictor.network.to(device)
+    rows = {}
+    fresh = encoder_features(network, patch)
+    if weights is not None:
+        rows["2D weights, untrained"] = _with_2d_weights(network, weights, patch)
+    network.load_state_dict(predictor.list_of_parameters[0])
+    rows = {f"trained ({folder.name.split('__')[0]})": encoder_features(network, patch), **rows}
+    rows["random weights"] = fresh
+    return feature_figure(patch, rows, patch_spacing)
+
+
+def _with_2d_weights(network, weights: str, patch: NDArray) -> list[NDArray[np.float32]]:  # type: ignore[no-untyped-def]
+    from nnunet_neurino.transfer import load_2d_weights
+
+    load_2d_weights(network, weights)
+    return encoder_features(network, patch)
+
+
+def _checkpoint(folder: Path) -> tuple[Path, str, str]:
+    """Model folder, fold and checkpoint file to look into: the best there is of the first fold."""
+    if folder.name.startswith("fold_"):
+        folds, folder = [folder], folder.parent
+    else:
+        folds = sorted(folder.glob("fold_*"))
+    if not (folder / "plans.json").is_file():
+        raise NeurinoError(f"{folder}: expected nnU-Net's model folder, with plans.json and fold_... in it")
+    for fold in folds:
+        for name in ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"):
+            if (fold / name).is_file():
+                return folder, fold.name.removeprefix("fold_"), name
+    raise NeurinoError(f"{folder}: no fold with a checkpoint in it yet: train first")
+
+
+def _patch(
+    predictor,
+    image: Path,
+    spacing: tuple[float, float, float] | None,  # type: ignore[no-untyped-def]
+) -> tuple[NDArray[np.float32], tuple[float, ...]]:
+    """A preprocessed patch (channels, z, y, x) of the size the network was trained with, where it is brightest."""
+    plans, configuration = predictor.plans_manager, predictor.configuration_manager
+    stack = read_stack(image, spacing=spacing)
+    wanted = len(predictor.dataset_json["channel_names"])
+    if len(stack.channels) != wanted:
+        raise NeurinoError(f"{image}: has {len(stack.channels)} channels, the model takes {wanted}")
+    size = stack.spacing or tuple(float(step) for step in plans.original_median_spacing_after_transp)
+    preprocessor = configuration.preprocessor_class(verbose=False)
+    voxels, _, _ = preprocessor.run_case_npy(
+        np.ascontiguousarray(stack.channels, dtype=np.float32),
+        None,
+        {"spacing": size},
+        plans,
+        configuration,
+        predictor.dataset_json,
+    )
+    patch_size = np.array(configuration.patch_size)
+    if len(patch_size) != 3:
+        raise NeurinoError("the model is a 2D one: features are drawn for 3d configurations")
+    missing = np.maximum(patch_size - voxels.shape[1:], 0)
+    voxels = np.pad(voxels, ((0, 0), *((int(m // 2), int(m - m // 2)) for m in missing)))
+    mean = uniform_filter(voxels[0], size=np.maximum(patch_size // 2, 1))
+    peak = np.array(np.unravel_index(int(np.argmax(mean)), mean.shape))
+    start = np.clip(peak - patch_size // 2, 0, np.array(voxels.shape[1:]) - patch_size)
+    box = tuple(slice(int(low), int(low + length)) for low, length in zip(start, patch_size, strict=True))
+    return voxels[(slice(None), *box)], tuple(float(step) for step in configuration.spacing)

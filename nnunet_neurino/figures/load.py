@@ -1,0 +1,138 @@
+"""From files to cases: reads stacks and trees, thresholds probability maps, matches the files of folders by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.figures.case import CaseView
+from nnunet_neurino.images import Stack, read_stack
+from nnunet_neurino.swc import Tree, read_swc
+
+ROLES = ("image", "truth", "prediction", "tree")
+_TREES = (".swc", ".eswc")
+_STACKS = (".tif", ".tiff", ".v3draw", ".v3dpbd", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+
+Spacing = tuple[float, float, float]
+
+
+def load_case(
+    name: str,
+    files: Mapping[str, Path],
+    spacing: Spacing | None = None,
+    channel: int = 0,
+    threshold: float = 0.5,
+) -> CaseView:
+    """Read what there is of a case.
+
+    Args:
+        name: title of the case.
+        files: paths by role: ``image``, ``truth`` (a mask or an SWC file), ``prediction`` (a mask, a probability map
+            or an SWC file), ``tree`` (an SWC file).
+        spacing: voxel size z, y, x in micrometres; default is what a file, or nnU-Net's file beside it, says.
+        channel: which channel of an image with several.
+        threshold: what counts as foreground in a map of numbers that are not whole.
+    """
+    stacks: dict[str, Stack] = {}
+    trees: dict[str, Tree] = {}
+    for role, path in files.items():
+        if path.suffix.lower() in _TREES:
+            if role == "image":
+                raise NeurinoError(f"{path}: expected an image stack, this is a tree: use --tree or --truth for it")
+            trees[role] = read_swc(path)
+        elif role == "tree":
+            raise NeurinoError(f"{path}: expected an SWC file: use --prediction for a mask")
+        else:
+            stacks[role] = read_stack(path, spacing=spacing)
+    if "tree" in trees and "prediction" in trees:
+        raise NeurinoError(f"{name}: two predicted trees, {files['prediction']} and {files['tree']}: give one")
+    for role in stacks:
+        spacing = spacing or stacks[role].spacing or _beside(files[role])
+    return CaseView(
+        name=name,
+        image=_channel(files["image"], stacks["image"], channel) if "image" in stacks else None,
+        truth=_mask(files["truth"], stacks["truth"], threshold) if "truth" in stacks else None,
+        prediction=_mask(files["prediction"], stacks["prediction"], threshold) if "prediction" in stacks else None,
+        truth_tree=trees.get("truth"),
+        tree=trees.get("tree", trees.get("prediction")),
+        spacing=spacing,
+    )
+
+
+def match_cases(sources: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
+    """The files of each case by role; sources are all files (one case) or all folders (cases by name).
+
+    nnU-Net's channel number at the end of an image's name (``case_0000.tif``) is not part of the case's name.
+    """
+    missing = [path for path in sources.values() if not path.exists()]
+    if missing:
+        raise NeurinoError(f"{missing[0]}: no such file or folder")
+    folders = [role for role, path in sources.items() if path.is_dir()]
+    if not folders:
+        first = sources.get("image") or next(iter(sources.values()))
+        return {case_name(first): dict(sources)}
+    if len(folders) < len(sources):
+        single = next(role for role in sources if role not in folders)
+        raise NeurinoError(
+            f"--{single} is a file and --{folders[0]} a folder ({sources[folders[0]]}): give files only or folders only"
+        )
+    cases: dict[str, dict[str, Path]] = {}
+    for role, folder in sources.items():
+        found = [path for path in sorted(folder.iterdir()) if _is_data(path, role)]
+        if not found:
+            raise NeurinoError(f"{folder}: expected {'SWC files' if role == 'tree' else 'stacks'}, found none")
+        for path in found:
+            cases.setdefault(case_name(path), {}).setdefault(role, path)
+    return {name: cases[name] for name in sorted(cases, key=_natural)}
+
+
+def case_name(path: Path) -> str:
+    """The name of a file without its ending and without nnU-Net's channel number."""
+    name = path.name
+    for suffix in sorted((*_STACKS, *_TREES), key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            name = name[: -len(suffix)]
+            break
+    return re.sub(r"_\d{4}$", "", name)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _is_data(path: Path, role: str) -> bool:
+    endings = {"image": _STACKS, "tree": _TREES}.get(role, (*_STACKS, *_TREES))
+    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(endings)
+
+
+def _channel(path: Path, stack: Stack, channel: int) -> NDArray:
+    count = len(stack.channels)
+    if not 0 <= channel < count:
+        raise NeurinoError(f"{path}: has {count} channel{'s' * (count > 1)}, --channel {channel} is not among them")
+    return stack.channels[channel]
+
+
+def _mask(path: Path, stack: Stack, threshold: float) -> NDArray[np.bool_]:
+    if len(stack.channels) != 1:
+        raise NeurinoError(f"{path}: expected a mask of one channel, this has {len(stack.channels)}")
+    voxels = stack.channels[0]
+    if np.issubdtype(voxels.dtype, np.floating):
+        return np.asarray(voxels > threshold)
+    return np.asarray(voxels != 0)
+
+
+def _beside(path: Path) -> Spacing | None:
+    """The voxel size in nnU-Net's JSON file beside a TIFF."""
+    record = path.with_name(f"{case_name(path)}.json")
+    try:
+        values = json.loads(record.read_text(encoding="utf-8"))["spacing"]
+        z, y, x = (float(value) for value in values)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return (z, y, x) if min(z, y, x) > 0 else None

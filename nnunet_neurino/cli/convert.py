@@ -1,0 +1,170 @@
+"""Turn SWC tracings (or masks) and image stacks into an nnU-Net raw data set.
+
+Images and tracings are paired by name, or by a table (--pairs). What is odd in a file is mended and told, each tracing
+is compared with its image (flipped axes, counting from 1, micrometres), labels are drawn, and conversion_report.json
+and contact_sheet.png show all of it. A case that cannot be used is told and the others are converted; the exit status
+is then 1. A stopped run goes on when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunet_neurino.errors import NeurinoError
+
+EXAMPLE = """  neurino synth --output cells --count 4
+  neurino convert --images cells --tracings cells --dataset-id 801 --name Cells --spacing 1 0.5 0.5 --output nnUNet_raw
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    data = parser.add_argument_group("data")
+    data.add_argument("--images", type=Path, metavar="DIR", help="folder with image stacks (and sub-folders)")
+    data.add_argument("--tracings", type=Path, metavar="DIR", help="folder with .swc and .eswc files")
+    data.add_argument("--masks", type=Path, metavar="DIR", help="folder with masks (above 0 is neuron), not tracings")
+    data.add_argument(
+        "--pairs",
+        type=Path,
+        metavar="CSV",
+        help="table with the columns image, tracing (or mask), case, specimen, set, in place of the folders; paths "
+        "count from the table; channels of one image are separated by ;",
+    )
+    add_output_arguments(parser)
+    add_reading_arguments(parser)
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what is written where; shared with the scripts of dataset_conversion."""
+    out = parser.add_argument_group("data set")
+    option = out.add_argument
+    option("--dataset-id", type=int, required=True, metavar="N", help="nnU-Net's number, 1 to 999")
+    option("--name", required=True, help="nnU-Net's name: letters, digits, - and _")
+    option("--output", type=Path, metavar="FOLDER", help="nnUNet_raw folder (default: $nnUNet_raw)")
+    option("--format", choices=("tiff", "nifti"), default="tiff", help="of the images (default: tiff)")
+    option("--channel-names", nargs="+", default=(), metavar="NAME", help="nnU-Net's names of the channels")
+    text = "found in case names; its first group names the specimen, whose cases stay on one side of every split"
+    option("--specimen", metavar="REGEX", help=f"{text} (default: each case is a specimen)")
+    option("--folds", type=int, default=5, help="cross-validation folds (default: 5)")
+    zyx = ("Z", "Y", "X")
+    text = "cut training volumes into blocks of this many voxels (default: whole volumes)"
+    option("--block", type=int, nargs=3, metavar=zyx, help=text)
+    text = "overlap of neighbouring blocks, voxels (default: 0 0 0)"
+    option("--overlap", type=int, nargs=3, default=(0, 0, 0), metavar=zyx, help=text)
+    text = "least share of neuron voxels, 0 to 1, of a block that is kept (default: 0, any but none)"
+    option("--min-foreground", type=float, default=0.0, metavar="SHARE", help=text)
+    option("--resume", action="store_true", help="go on with a finished data set: refused and new cases")
+    option("--overwrite", action="store_true", help="remove what the data set's folder holds")
+    option("--workers", type=int, metavar="N", help="cases at a time (default: up to 4)")
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser, unit: str = "auto", fix: bool = False) -> None:
+    """Declare how files are taken; shared with the scripts of dataset_conversion, which set the defaults."""
+    how = parser.add_argument_group("how files are taken")
+    option = how.add_argument
+    text = "voxel size in micrometres (default: what each file says)"
+    option("--spacing", type=float, nargs=3, metavar=("Z", "Y", "X"), help=text)
+    option("--axes", help="stored axes of the images, such as ZYX, CZYX, XYZ (default: what the files say)")
+    option("--channel", type=int, help="the one channel to keep, from 0 (default: all)")
+    option("--time", type=int, help="the one time point to keep, from 0 (default: refuse several)")
+    text = f"of the tracings; auto: what their comments say, else voxels if they fit (default: {unit})"
+    option("--unit", choices=("auto", "voxel", "micrometre"), default=unit, help=text)
+    text = f"apply a flip, count or unit that fits better beyond doubt (default: {'yes' if fix else 'no, only tell'})"
+    option("--fix-orientation", action=argparse.BooleanOptionalAction, default=fix, help=text)
+    text = "draw tubes of the tracings' radii, of one radius, or of a least radius (default: capsule)"
+    option("--mode", choices=("capsule", "skeleton", "distance_binary"), default="capsule", help=text)
+    option("--tube-radius", type=float, default=1.0, metavar="R", help="for skeleton, in voxels of x (default: 1)")
+    text = "for distance_binary, in voxels of x (default: 1.5)"
+    option("--minimum-radius", type=float, default=1.5, metavar="R", help=text)
+    text = "in place of all radii, in the tracings' unit (default: the files' own)"
+    option("--radius", type=float, metavar="R", help=text)
+    option("--allow-empty", action="store_true", help="keep cases without any neuron voxel")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert; 0 when all cases were converted, else 1."""
+    from nnunet_neurino.conversion import find_cases, read_pairs
+
+    notes: list[str] = []
+    if args.pairs is not None:
+        if args.images or args.tracings or args.masks:
+            raise NeurinoError("--pairs names all files: leave out --images, --tracings and --masks")
+        cases = read_pairs(args.pairs)
+    elif args.images is None:
+        raise NeurinoError("give --images DIR with --tracings DIR (or --masks DIR), or --pairs CSV")
+    elif args.tracings and args.masks:
+        raise NeurinoError("give either --tracings or --masks")
+    else:
+        cases, notes = find_cases(args.images, args.tracings, args.masks)
+    return convert(cases, args, notes)
+
+
+def convert(cases: Sequence, args: argparse.Namespace, notes: Sequence[str] = (), **about: str) -> int:
+    """Convert ``cases`` by the parsed options, print what happened, and return the exit status.
+
+    Args:
+        cases: from the pairing.
+        args: options of :func:`add_output_arguments` and :func:`add_reading_arguments`.
+        notes: lines for the report.
+        about: licence and reference of the data.
+    """
+    from nnunet_neurino.conversion import ConvertSettings, convert_dataset
+    from nnunet_neurino.conversion.dataset import default_workers
+
+    output = args.output or (Path(os.environ["nnUNet_raw"]) if os.environ.get("nnUNet_raw") else None)
+    if output is None:
+        raise NeurinoError("where to? give --output FOLDER or set nnUNet_raw")
+    settings = ConvertSettings(
+        dataset_id=args.dataset_id,
+        name=args.name,
+        spacing=tuple(args.spacing) if args.spacing else None,
+        axes=args.axes,
+        channel=args.channel,
+        time=args.time,
+        unit=args.unit,
+        fix_orientation=args.fix_orientation,
+        mode=args.mode,
+        tube_radius=args.tube_radius,
+        minimum_radius=args.minimum_radius,
+        radius=args.radius,
+        block=tuple(args.block) if args.block else None,
+        overlap=tuple(args.overlap),
+        min_foreground=args.min_foreground,
+        allow_empty=args.allow_empty,
+        folds=args.folds,
+        specimen=args.specimen,
+        file_format=args.format,
+        channel_names=tuple(args.channel_names),
+        **about,
+    )
+    workers = args.workers if args.workers is not None else default_workers(len(cases))
+    if workers < 1:
+        raise NeurinoError(f"--workers {workers}: expected at least 1")
+    preprocessed = os.environ.get("nnUNet_preprocessed")
+    result = convert_dataset(
+        cases,
+        settings,
+        output,
+        workers=workers,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        notes=notes,
+        preprocessed=Path(preprocessed) if preprocessed else None,
+    )
+    for record in result.converted:
+        for kind in ("image_findings", "tracing_findings", "mask_findings"):
+            for finding in record.get(kind, ()):
+                print(f"{record['case']}: {finding}")
+    for record in result.refused:
+        print(f"{record['case']}: REFUSED: {record['refused']}")
+    for note in result.notes:
+        print(note)
+    n_test = sum(r["set"] == "test" for r in result.converted)
+    print(
+        f"{result.folder}: {len(result.converted) - n_test} training and {n_test} test cases converted, "
+        f"{len(result.refused)} refused; look at contact_sheet.png and conversion_report.json"
+    )
+    return 1 if result.refused or not result.converted else 0

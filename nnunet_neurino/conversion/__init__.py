@@ -1,0 +1,17 @@
+"""SWC tracings and image stacks -> an nnU-Net raw data set: pairs, alignment, labels, blocks, splits, report."""
+
+from nnunet_neurino.conversion.alignment import Alignment, check_alignment
+from nnunet_neurino.conversion.dataset import Conversion, convert_dataset
+from nnunet_neurino.conversion.pairing import find_cases, read_pairs
+from nnunet_neurino.conversion.settings import Case, ConvertSettings
+
+__all__ = [
+    "Alignment",
+    "Case",
+    "Conversion",
+    "ConvertSettings",
+    "check_alignment",
+    "convert_dataset",
+    "find_cases",
+    "read_pairs",
+]

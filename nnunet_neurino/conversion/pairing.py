@@ -1,0 +1,250 @@
+"""Which tracing (or mask) belongs to which image: by name, by folder, or by a table."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from nnunet_neurino.conversion.names import case_name, stacks_in, stem_of, tracings_in, without_role
+from nnunet_neurino.conversion.settings import Case
+from nnunet_neurino.errors import NeurinoError
+
+_CHANNEL = re.compile(r"^(.*)_(\d{4})$")
+_COLUMNS = ("case", "image", "tracing", "mask", "specimen", "set")
+
+
+def find_cases(images: Path, tracings: Path | None = None, masks: Path | None = None) -> tuple[list[Case], list[str]]:
+    """Pair the stacks below ``images`` with the tracings (or masks) below the other folder.
+
+    The rules, the first that fits counts: the names are equal without their endings ("a.tif", "a.swc"; "b.v3dpbd",
+    "b.v3dpbd.swc"); they are equal without words such as image, tracing, label ("a_image.tif", "a_gold.swc"); one
+    begins with the other ("a.tif", "a_app2.swc"); both are the only ones in a folder of the same name. Files
+    "a_0000.tif", "a_0001.tif" are channels of one image.
+
+    Images left over become test cases, unless tracings are left over as well: then the names probably do not match,
+    and both are refused. Two tracings for one image, two images for one tracing, and two cases with one identifier
+    are refused, too. Refused cases carry their ``problem``.
+
+    Returns:
+        The cases, sorted by name, and a line for each tracing or mask that was not used.
+    """
+    for folder in filter(None, (images, tracings, masks)):
+        if not folder.is_dir():
+            raise NeurinoError(f"{folder}: no such folder")
+    groups = _channels(stacks_in(images))
+    if not groups:
+        raise NeurinoError(f"{images}: no image stacks found (TIFF, .v3draw, .v3dpbd, NIfTI, NRRD, folders of slices)")
+    partners, where = [], masks or tracings
+    if tracings is not None:
+        partners = tracings_in(tracings)
+    elif masks is not None:
+        partners = stacks_in(masks)
+        groups = {k: v for k, v in groups.items() if not set(v) & set(partners)} if masks != images else groups
+    if where is not None and not partners:
+        what = "tracings (.swc, .eswc)" if tracings is not None else "masks"
+        raise NeurinoError(f"{where}: no {what} found")
+    matches = _match(list(groups), partners, images, where or images)
+    return _cases(groups, partners, matches, is_mask=tracings is None, roots=(images, where or images))
+
+
+def _channels(paths: list[Path]) -> dict[Path, tuple[Path, ...]]:
+    """Group "name_0000", "name_0001", ... of one folder; the key is the path without the channel number."""
+    numbered: dict[Path, list[tuple[int, Path]]] = defaultdict(list)
+    groups: dict[Path, tuple[Path, ...]] = {}
+    for path in paths:
+        match = _CHANNEL.match(stem_of(path))
+        if match and path.is_file():
+            numbered[path.parent / match[1]].append((int(match[2]), path))
+        else:
+            groups[path] = (path,)
+    for key, found in numbered.items():
+        if sorted(n for n, _ in found) == list(range(len(found))):
+            groups[key] = tuple(p for _, p in sorted(found))
+        else:
+            groups |= {path: (path,) for _, path in found}
+    return dict(sorted(groups.items()))
+
+
+def _match(images: list[Path], partners: list[Path], image_root: Path, partner_root: Path) -> dict[Path, list[Path]]:
+    """Partners of each image by the first rule that gives any; partners that fit by an earlier rule are taken."""
+    matches: dict[Path, list[Path]] = {image: [] for image in images}
+    free = set(partners)
+    rules: list[Callable[[Path, Path], bool]] = [
+        lambda i, p: stem_of(i).lower() == stem_of(p).lower() and _folder(i, image_root) == _folder(p, partner_root),
+        lambda i, p: _key(i, image_root) == _key(p, partner_root),
+        lambda i, p: _folder(i, image_root) == _folder(p, partner_root) and _begins(stem_of(p), stem_of(i)),
+        lambda i, p: _folder(i, image_root) == _folder(p, partner_root) and _begins(stem_of(i), stem_of(p)),
+        lambda i, p: stem_of(i).lower() == stem_of(p).lower(),
+        lambda i, p: _begins(stem_of(p), stem_of(i)),
+        lambda i, p: _lone(i, images, image_root) == _lone(p, partners, partner_root) is not None,
+    ]
+    for rule in rules:
+        taken: set[Path] = set()
+        for image in images:
+            if not matches[image]:
+                matches[image] = [p for p in partners if p in free and rule(image, p)]
+                taken.update(matches[image])
+        free -= taken
+    # By beginnings, "cell1_2_app2" fits "cell1" and "cell1_2": the longer name is meant.
+    for partner in partners:
+        owners = [i for i in images if partner in matches[i]]
+        longest = max((len(stem_of(i)) for i in owners), default=0)
+        for image in owners:
+            if len(owners) > 1 and len(stem_of(image)) < longest:
+                matches[image].remove(partner)
+    return matches
+
+
+def _folder(path: Path, root: Path) -> str:
+    return path.parent.relative_to(root).as_posix().lower()
+
+
+def _key(path: Path, root: Path) -> tuple[str, str]:
+    return _folder(path, root), without_role(stem_of(path))
+
+
+def _begins(long: str, short: str) -> bool:
+    long, short = long.lower(), short.lower()
+    return long.startswith(short) and len(long) > len(short) and not long[len(short)].isalnum()
+
+
+def _lone(path: Path, everything: list[Path], root: Path) -> str | None:
+    """The sub-folder of ``path``, when nothing else is in it."""
+    folder = _folder(path, root)
+    alone = sum(1 for p in everything if p.parent == path.parent) == 1
+    return folder if alone and folder != "." else None
+
+
+def _cases(
+    groups: dict[Path, tuple[Path, ...]],
+    partners: list[Path],
+    matches: dict[Path, list[Path]],
+    is_mask: bool,
+    roots: tuple[Path, Path],
+) -> tuple[list[Case], list[str]]:
+    owners = Counter(p for found in matches.values() for p in found)
+    left = [p for p in partners if p not in owners]
+    what = "masks" if is_mask else "tracings"
+    cases = []
+    for key, images in groups.items():
+        found = matches[key]
+        case = Case(_name_of(key, groups, roots[0]), images)
+        if len(found) > 1:
+            names = ", ".join(p.name for p in found[:4])
+            case = replace(
+                case, problem=f"{images[0]}: {len(found)} {what} fit ({names}); keep one, or pair them with --pairs"
+            )
+        elif len(found) == 1 and owners[found[0]] > 1:
+            rivals = ", ".join(k.name for k in groups if found[0] in matches[k] and k != key)
+            problem = f"{images[0]}: {found[0].name} fits other images as well ({rivals}); pair them with --pairs"
+            case = replace(case, problem=problem)
+        elif len(found) == 1:
+            case = replace(case, mask=found[0]) if is_mask else replace(case, tracing=found[0])
+        elif left:
+            close = difflib.get_close_matches(stem_of(key), [stem_of(p) for p in left], 1, 0.4)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            problem = f"{images[0]}: none of the {what} has this name{hint}; rename it, or pair them with --pairs"
+            case = replace(case, problem=problem)
+        else:
+            case = replace(case, test=True)
+        cases.append(case)
+    notes = [f"{p}: not used, all images have another one" for p in left]
+    if any(not found for found in matches.values()):
+        notes = []
+        for partner in left:
+            problem = f"{partner}: no image has this name; rename it, or pair them with --pairs"
+            cases.append(Case(case_name(partner.relative_to(roots[1]).as_posix()) + "_unpaired", (), problem=problem))
+    return refuse_duplicates(cases), notes
+
+
+def _name_of(key: Path, groups: Iterable[Path], root: Path) -> str:
+    """The stem; with its folders where stems repeat ("fly1/image.tif" and "fly2/image.tif": fly1, fly2)."""
+    stems = Counter(stem_of(k).lower() for k in groups)
+    if stems[stem_of(key).lower()] == 1:
+        return case_name(stem_of(key))
+    parts = key.parent.relative_to(root).parts
+    role = without_role(stem_of(key))
+    return case_name("_".join((*parts, role) if role else parts) or stem_of(key))
+
+
+def refuse_duplicates(cases: list[Case]) -> list[Case]:
+    """Give all cases that share an identifier a problem (upper and lower case count as the same)."""
+    counts = Counter(case.name.lower() for case in cases)
+    seen: Counter[str] = Counter()
+    result = []
+    for case in cases:
+        key = case.name.lower()
+        if counts[key] > 1:
+            seen[key] += 1
+            source = case.images[0] if case.images else case.name
+            problem = (
+                f"{source}: {counts[key]} images give the case identifier {case.name!r}; rename them or use --pairs"
+            )
+            case = replace(case, name=f"{case.name}_duplicate{seen[key]}", problem=case.problem or problem)
+        result.append(case)
+    return sorted(result, key=lambda c: c.name)
+
+
+def read_pairs(table: Path) -> list[Case]:
+    """Read cases from a CSV file with a header.
+
+    Columns: image (needed; several channels separated by ";"), tracing or mask (empty for test cases), case,
+    specimen, set ("train" or "test"). Paths count from the table's folder.
+    """
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            header = [name.strip().lower() for name in reader.fieldnames or ()]
+            rows = [{k.strip().lower(): (v or "").strip() for k, v in row.items() if k} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise NeurinoError(f"{table}: cannot be read as CSV ({error}); save it as UTF-8 with commas") from None
+    unknown = set(header) - set(_COLUMNS)
+    if "image" not in header or unknown:
+        raise NeurinoError(
+            f"{table}: columns {', '.join(header) or 'none'}; expected image and any of "
+            f"{', '.join(c for c in _COLUMNS if c != 'image')}"
+        )
+    cases = []
+    for line, row in enumerate(rows, start=2):
+        images = tuple(table.parent / part.strip() for part in row["image"].split(";") if part.strip())
+        tracing, mask = row.get("tracing"), row.get("mask")
+        name = case_name(row.get("case") or (stem_of(images[0]) if images else f"line{line}"))
+        problem = ""
+        if not images:
+            problem = f"{table}: line {line}: no image"
+        elif tracing and mask:
+            problem = f"{table}: line {line}: both a tracing and a mask; give one"
+        elif row.get("set", "") not in ("", "train", "test"):
+            problem = f"{table}: line {line}: set {row['set']!r}; expected train or test"
+        elif not (tracing or mask) and row.get("set") == "train":
+            problem = f"{table}: line {line}: a training case without tracing or mask"
+        cases.append(
+            Case(
+                name,
+                images,
+                table.parent / tracing if tracing else None,
+                table.parent / mask if mask else None,
+                row.get("specimen", ""),
+                row.get("set") == "test" or not (tracing or mask),
+                problem,
+            )
+        )
+    if not cases:
+        raise NeurinoError(f"{table}: no rows below the header")
+    doubled = _shared_tracings(cases)
+    return refuse_duplicates(doubled)
+
+
+def _shared_tracings(cases: list[Case]) -> list[Case]:
+    counts = Counter(c.tracing or c.mask for c in cases)
+    return [
+        replace(c, problem=f"{c.tracing or c.mask}: given to {counts[c.tracing or c.mask]} images in the table")
+        if (c.tracing or c.mask) and counts[c.tracing or c.mask] > 1 and not c.problem
+        else c
+        for c in cases
+    ]

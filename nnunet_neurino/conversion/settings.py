@@ -1,0 +1,139 @@
+"""What a conversion is told: one frozen record, written beside the data."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.images.stack import check_spacing
+
+FILE_ENDINGS = {"tiff": ".tif", "nifti": ".nii.gz"}
+LABEL_MODES = ("capsule", "skeleton", "distance_binary")
+UNITS = ("auto", "voxel", "micrometre")
+
+
+@dataclass(frozen=True)
+class ConvertSettings:
+    """Settings of a conversion; all of them change what is written.
+
+    Attributes:
+        dataset_id: nnU-Net's number of the data set, 1 to 999.
+        name: nnU-Net's name of the data set.
+        spacing: voxel size (z, y, x) in micrometres for all images; None takes each file's own.
+        axes: what the axes of the image files are ("ZYX", "CZYX"); None trusts the files.
+        channel: the one channel to keep, from 0; None keeps all.
+        time: the one time point to keep, from 0.
+        unit: unit of the tracings: "voxel", "micrometre", or "auto" (their comments, else what fits the image).
+        fix_orientation: apply a flip, count or unit that fits better than the stored one beyond doubt.
+        mode: how tracings become labels: "capsule", "skeleton" or "distance_binary".
+        tube_radius: radius for "skeleton", in voxels of x.
+        minimum_radius: least radius for "distance_binary", in voxels of x.
+        radius: takes the place of every radius in the tracings, in their unit; None keeps them.
+        block: cut training volumes into blocks of this many voxels (z, y, x); None keeps them whole.
+        overlap: overlap of neighbouring blocks (z, y, x), voxels.
+        min_foreground: least share of foreground voxels (0 to 1) in a block that is kept.
+        allow_empty: keep cases without a foreground voxel instead of refusing them.
+        folds: number of cross-validation folds.
+        specimen: regular expression found in a case id; its first group (else its match) names the specimen.
+        file_format: "tiff" or "nifti".
+        channel_names: nnU-Net's names of the channels (they decide about normalisation: see its documentation).
+        licence: licence of the data, for dataset.json.
+        reference: source and citation of the data, for dataset.json.
+    """
+
+    dataset_id: int
+    name: str
+    spacing: tuple[float, float, float] | None = None
+    axes: str | None = None
+    channel: int | None = None
+    time: int | None = None
+    unit: str = "auto"
+    fix_orientation: bool = False
+    mode: str = "capsule"
+    tube_radius: float = 1.0
+    minimum_radius: float = 1.5
+    radius: float | None = None
+    block: tuple[int, int, int] | None = None
+    overlap: tuple[int, int, int] = (0, 0, 0)
+    min_foreground: float = 0.0
+    allow_empty: bool = False
+    folds: int = 5
+    specimen: str | None = None
+    file_format: str = "tiff"
+    channel_names: tuple[str, ...] = ()
+    licence: str = ""
+    reference: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, naming the option."""
+        if not 1 <= self.dataset_id <= 999:
+            raise NeurinoError(f"--dataset-id {self.dataset_id}: expected a number from 1 to 999")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name) or "__" in self.name:
+            raise NeurinoError(f"--name {self.name!r}: expected letters, digits, - and single _ only")
+        if self.spacing is not None:
+            object.__setattr__(self, "spacing", check_spacing(self.spacing, "--spacing"))
+        for option, value, known in (
+            ("--unit", self.unit, UNITS),
+            ("--mode", self.mode, LABEL_MODES),
+            ("--format", self.file_format, tuple(FILE_ENDINGS)),
+        ):
+            if value not in known:
+                raise NeurinoError(f"{option} {value}: expected one of {', '.join(known)}")
+        if self.block is not None:
+            if min(self.block) < 1:
+                raise NeurinoError(f"--block {self.block}: expected three sizes of at least 1 voxel")
+            if any(not 0 <= o < b for o, b in zip(self.overlap, self.block, strict=True)):
+                raise NeurinoError(f"--overlap {self.overlap}: expected 0 or more, less than the block {self.block}")
+        elif any(self.overlap) or self.min_foreground:
+            raise NeurinoError("--overlap and --min-foreground belong to blocks: give --block Z Y X, too")
+        if not 0 <= self.min_foreground < 1:
+            raise NeurinoError(f"--min-foreground {self.min_foreground}: expected a share from 0 to less than 1")
+        if self.radius is not None and not self.radius > 0:
+            raise NeurinoError(f"--radius {self.radius}: expected a positive number")
+        if self.folds < 2:
+            raise NeurinoError(f"--folds {self.folds}: expected at least 2")
+        if self.specimen is not None:
+            try:
+                re.compile(self.specimen)
+            except re.error as error:
+                raise NeurinoError(f"--specimen {self.specimen!r}: not a regular expression ({error})") from None
+
+    @property
+    def folder_name(self) -> str:
+        """nnU-Net's name of the data set's folder."""
+        return f"Dataset{self.dataset_id:03d}_{self.name}"
+
+    @property
+    def ending(self) -> str:
+        """Ending of image and label files."""
+        return FILE_ENDINGS[self.file_format]
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings in JSON's own types."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image with what belongs to it.
+
+    Attributes:
+        name: nnU-Net's case identifier.
+        images: a file (or folder of slices) for each channel, or one file with all channels.
+        tracing: the SWC file; None for test cases and where there is a mask.
+        mask: a stack whose voxels above 0 are foreground; None where there is a tracing.
+        specimen: cases of one specimen are never split between training and validation; "" is the case itself.
+        test: belongs to the test set (imagesTs).
+        problem: why the case cannot be converted; "" when nothing is known to be wrong.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    tracing: Path | None = None
+    mask: Path | None = None
+    specimen: str = ""
+    test: bool = False
+    problem: str = ""

@@ -1,0 +1,49 @@
+"""Cross-validation folds that keep the cases of a specimen together."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from nnunet_neurino.errors import NeurinoError
+
+
+def specimen_of(case: str, rule: str | None, given: str = "") -> str:
+    """The specimen of a case: the table's word, else the rule's first group in its name, else the case itself."""
+    if given:
+        return given
+    if rule:
+        match = re.search(rule, case)
+        if match is None:
+            raise NeurinoError(f"--specimen {rule!r}: not found in the case name {case!r}; widen the expression")
+        return match.group(1) if match.groups() else match.group(0)
+    return case
+
+
+def make_splits(specimens: Mapping[str, Sequence[str]], folds: int = 5) -> list[dict[str, list[str]]]:
+    """Deal specimens out to folds: the largest first, each to the fold with the fewest cases so far.
+
+    Args:
+        specimens: for each specimen the identifiers of its cases (blocks of one volume belong to one specimen).
+        folds: number of folds; with fewer specimens there are as many folds as specimens.
+
+    Returns:
+        nnU-Net's splits_final: for each fold the identifiers to train on and to validate on; empty when there are
+        fewer than two specimens. The same for the same input.
+
+    Examples:
+        >>> make_splits({"a": ["a1", "a2"], "b": ["b1"]})
+        [{'train': ['b1'], 'val': ['a1', 'a2']}, {'train': ['a1', 'a2'], 'val': ['b1']}]
+    """
+    count = min(folds, len(specimens))
+    if count < 2:
+        return []
+    members: dict[int, list[str]] = defaultdict(list)
+    for name in sorted(specimens, key=lambda s: (-len(specimens[s]), s)):
+        fold = min(range(count), key=lambda f: (len(members[f]), f))
+        members[fold] += specimens[name]
+    everything = sorted(case for cases in specimens.values() for case in cases)
+    return [
+        {"train": [c for c in everything if c not in set(members[f])], "val": sorted(members[f])} for f in range(count)
+    ]

@@ -42,6 +42,12 @@ def refuse_mixed_folds(model_folder: str | Path, fold: int | str, configuration:
         )
 
 
+def remove_unfinished_checkpoints(fold_folder: str | Path) -> None:
+    """Remove what a run that was killed while it saved has left (hundreds of megabytes)."""
+    for path in Path(fold_folder).glob(".unfinished-*-checkpoint_*.pth"):
+        path.unlink(missing_ok=True)
+
+
 def write_settings(
     fold_folder: str | Path,
     trainer_name: str,

@@ -64,6 +64,7 @@ class NeurINOTrainer(LossTermsMixin, RecipeTrainer):
     def on_train_start(self) -> None:
         super().on_train_start()
         if self.local_rank == 0:
+            model_folder.remove_unfinished_checkpoints(self.output_folder)
             changed = self.plans_manager.plans.get(PLANS_KEY, {})
             model_folder.write_settings(
                 self.output_folder, type(self).__name__, self.settings, list(changed), self.pretraining

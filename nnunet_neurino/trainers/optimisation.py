@@ -66,7 +66,7 @@ class AveragedAdamW(torch.optim.AdamW):
 
 
 class WarmupPoly:
-    """Linear warm-up, then polynomial decay, for any fraction of an epoch.
+    """Linear warm-up from a hundredth, then polynomial decay, for any fraction of an epoch.
 
     Each parameter group keeps its own peak, ``group["peak_lr"]``; nnU-Net's scheduler would write one rate into all.
 
@@ -89,7 +89,7 @@ class WarmupPoly:
         """What a group's peak rate is multiplied by at ``epoch`` (a fraction is fine)."""
         if thaw_epoch < 0 or epoch < thaw_epoch:
             return 0.0
-        rise = min(1.0, (epoch - thaw_epoch) / self.warmup) if self.warmup > 0 else 1.0
+        rise = min(1.0, max(0.01, (epoch - thaw_epoch) / self.warmup)) if self.warmup > 0 else 1.0
         return rise * max(0.0, 1 - epoch / self.epochs) ** self.power
 
     def step(self, epoch: float) -> None:

@@ -23,6 +23,7 @@ from nnunet_neurino.trainers.architecture import (
 )
 from nnunet_neurino.trainers.memory import training_memory
 from nnunet_neurino.trainers.settings import PLANS_KEY, TrainerSettings
+from nnunet_neurino.transfer import default_kernel_depth
 
 SMALLEST_EDGE = 2
 """No axis is halved to fewer voxels than this at the bottleneck."""
@@ -37,8 +38,8 @@ def adapt_plans(
     3d_fullres, 3d_lowres and cascades. Only the patch size, the batch size and the architecture change, so data
     that are preprocessed stay valid.
 
-    An axis is halved where nnU-Net's own plan halves it; at levels that the plan does not reach, where its spacing
-    is within a factor of two of the finest and at least two voxels remain.
+    An axis is halved where nnU-Net's own plan halves it; at levels that the plan does not reach, and for a patch size
+    given in the settings, where its spacing is within a factor of two of the finest and two voxels remain.
 
     Patch and batch size are those of the plans, the patch rounded up to what the strides need, both made smaller
     (the batch first, down to 2, then the patch along its longest axis) until ``settings.memory`` suffices. Plans
@@ -103,7 +104,9 @@ def _geometry(configuration: dict[str, Any], settings: TrainerSettings) -> tuple
     """Strides from each level to the next, finest first, and the z taps of the four encoder stages' kernels."""
     architecture = configuration["architecture"]
     arch_kwargs = architecture["arch_kwargs"]
-    if architecture["network_class_name"] == NETWORK:
+    if settings.patch_size is not None:
+        planned = []  # the plan's strides are for another patch
+    elif architecture["network_class_name"] == NETWORK:
         planned = level_strides_of(arch_kwargs)
     else:
         planned = [tuple(int(s) for s in row) for row in arch_kwargs.get("strides", [])][1:]
@@ -125,6 +128,14 @@ def _geometry(configuration: dict[str, Any], settings: TrainerSettings) -> tuple
         edges = [-(-e // s) for e, s in zip(edges, stride, strict=True)]
         spacing = [d * s for d, s in zip(spacing, stride, strict=True)]
         kernel_depths.append(1 if spacing[0] >= 2 * min(spacing) else 3)
+    if settings.inflation == "triplane":
+        if any(len(set(stride)) > 1 for stride in strides):
+            raise NeurinoError(
+                f"inflation 'triplane' treats all axes alike, but voxels of {configuration['spacing']} in a patch of "
+                f"{list(settings.patch_size or configuration['patch_size'])} are reduced by {strides}: use another "
+                "rule (the default, nnUNetTrainerNeurINO) or a cubic patch size"
+            )
+        kernel_depths = [default_kernel_depth("triplane")] * len(strides)
     return strides, kernel_depths[-4:]
 
 

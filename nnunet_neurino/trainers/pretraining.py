@@ -14,6 +14,8 @@ from torch import nn
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.settings import TrainerSettings
+from nnunet_neurino.transfer import hub, inflate_into, load_2d_weights
+from nnunet_neurino.transfer.weights import as_mapping
 
 VARIABLE = "NNUNET_NEURINO_WEIGHTS"
 """Says where 2D weights are (whatever ``neurino weights`` accepts), or ``none``. Never what the model is."""
@@ -80,14 +82,7 @@ def _how_to(size: str) -> str:
 
 def _cached_file(size: str) -> Path | None:
     """timm's DINOv3 file for ``size`` in the local Hugging Face cache."""
-    if size not in DINOV3:
-        return None
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return None
-    found = try_to_load_from_cache(f"timm/{DINOV3[size]}", "model.safetensors")
-    return Path(found) if isinstance(found, str) else None
+    return hub.cached(DINOV3[size]) if size in DINOV3 else None
 
 
 def load_into(network: nn.Module, location: str, settings: TrainerSettings) -> dict[str, Any]:
@@ -96,4 +91,8 @@ def load_into(network: nn.Module, location: str, settings: TrainerSettings) -> d
     Returns:
         What to record: where they came from, what they are, their hash, how they were inflated.
     """
-    raise NotImplementedError
+    weights = load_2d_weights(location)
+    if weights is None:
+        raise NeurinoError(f"{location}: no weights; leave {VARIABLE} unset to train from scratch")
+    inflate_into(network, weights, settings.inflation, settings.rgb)
+    return {**as_mapping(weights), "inflation": settings.inflation, "rgb": settings.rgb}

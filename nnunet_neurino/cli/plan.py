@@ -1,0 +1,94 @@
+"""Plan and preprocess nnU-Net data sets for NeurINO: nnUNetNeurINOPlans.
+
+The plans name the network, so any trainer can use them: nnUNetTrainerNeurINO with all it adds, or nnU-Net's own.
+Everything about the data is as in nnU-Net's default plans; data already preprocessed for those are used again.
+NeurINO trainers also work with the default plans. Planning is for a larger or smaller GPU (--memory), another size, or
+to look at and edit the plans.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.trainers.settings import TrainerSettings
+
+EXAMPLE = (
+    "  neurino plan -d 7 --memory 24\n  nnUNetv2_train 7 3d_fullres 0 -tr nnUNetTrainerNeurINO -p nnUNetNeurINOPlans"
+)
+
+_DEFAULTS = TrainerSettings()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``neurino plan``."""
+    parser.add_argument("-d", "--dataset", metavar="ID", nargs="+", required=True, help="numbers or names of data sets")
+    parser.add_argument(
+        "-c",
+        "--configuration",
+        metavar="NAME",
+        nargs="+",
+        help="what to preprocess (default: all 3D ones in the plans)",
+    )
+    parser.add_argument("--size", choices=("atto", "tiny", "small", "base", "large"), help="encoder (default: tiny)")
+    parser.add_argument("--stem-stride", choices=(2, 4), type=int, help="reduction of the first layer (default: 2)")
+    parser.add_argument(
+        "--memory", metavar="GIB", type=float, help=f"GPU memory to plan for (default: {_DEFAULTS.memory:g})"
+    )
+    parser.add_argument(
+        "--patch-size", metavar=("Z", "Y", "X"), nargs=3, type=int, help="voxels (default: by --memory)"
+    )
+    parser.add_argument("--batch-size", metavar="N", type=int, help="patches a step (default: by --memory)")
+    parser.add_argument("--plans-name", metavar="NAME", default="nnUNetNeurINOPlans", help="(default: %(default)s)")
+    parser.add_argument(
+        "-np", "--processes", metavar="N", type=int, help="workers (default: half the cores, at most 8)"
+    )
+    parser.add_argument("--verify", action="store_true", help="check the data set's integrity first")
+    parser.add_argument("--redo", action="store_true", help="fingerprint and preprocess again what is already there")
+    parser.add_argument("--no-preprocess", action="store_true", help="only write the plans")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``neurino plan``."""
+    names = ("size", "stem_stride", "memory", "patch_size", "batch_size")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    settings = TrainerSettings().replaced(given)
+    if "__" in args.plans_name:
+        raise NeurinoError(f"plans name {args.plans_name}: nnU-Net splits folder names at __, so it must not hold one")
+    processes = args.processes or max(1, min(8, (os.cpu_count() or 2) // 2))
+    for dataset in args.dataset:
+        _plan(dataset, settings, args, processes)
+    return 0
+
+
+def _plan(dataset: str, settings: TrainerSettings, args: argparse.Namespace, processes: int) -> None:
+    from nnunet_neurino.trainers.datasets import dataset_name, nnunet_folder
+
+    name = dataset_name(dataset)
+    if not (nnunet_folder("nnUNet_raw") / name / "dataset.json").is_file():
+        raise NeurinoError(f"{nnunet_folder('nnUNet_raw') / name}: no dataset.json; make it with `neurino convert`")
+
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset, preprocess_dataset
+
+    from nnunet_neurino.trainers.planner import NeurINOPlanner, missing_cases
+
+    number = int(name.removeprefix("Dataset")[:3])
+    extract_fingerprint_dataset(
+        number, num_processes=processes, check_dataset_integrity=args.verify, clean=args.redo, verbose=False
+    )
+    plans = NeurINOPlanner(number, settings, args.plans_name).plan_experiment()
+    configurations: dict[str, Any] = plans["configurations"]
+    wanted = args.configuration or [key for key in configurations if key.startswith("3d")]
+    for key in wanted:
+        if key not in configurations:
+            raise NeurinoError(f"{name}: no configuration {key} in the plans; there are {', '.join(configurations)}")
+    if args.no_preprocess:
+        return
+    with_data = [key for key in wanted if "data_identifier" in configurations[key]]
+    needed = [k for k in with_data if args.redo or missing_cases(name, configurations[k]["data_identifier"])]
+    for key in sorted(set(with_data) - set(needed)):
+        print(f"{key}: preprocessed before ({configurations[key]['data_identifier']}), used again")
+    if needed:
+        preprocess_dataset(number, args.plans_name, needed, [processes])

@@ -1,0 +1,124 @@
+"""Train as nnUNetv2_train does, with epochs, learning rate, batch size and every other setting from the command line.
+
+The settings are kept in the model folder (plans.json, and for reading neurino_settings.json in the fold's folder), so
+nnUNetv2_predict, nnUNetv2_train --c and --val work on the result as on any other. A resumed run (--c) goes on with the
+settings it was started with; settings given again count from there on, but size, stem, norm and patch cannot change.
+
+2D weights: --weights, else the variable NNUNET_NEURINO_WEIGHTS, else DINOv3 weights in the Hugging Face cache, else
+training starts from scratch and says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.trainers.settings import TrainerSettings
+
+EXAMPLE = "  neurino train 7 3d_fullres 0 --epochs 100 --lr 5e-4 --batch-size 4"
+
+_DEFAULTS = TrainerSettings()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``neurino train``."""
+    parser.add_argument("dataset", help="number or name of the data set: 7 or Dataset007_Mouse")
+    parser.add_argument("configuration", help="3d_fullres, 3d_lowres or 3d_cascade_fullres")
+    parser.add_argument("fold", help="0 to 4, or all")
+    parser.add_argument(
+        "-tr", "--trainer", metavar="NAME", default="nnUNetTrainerNeurINO", help="(default: %(default)s)"
+    )
+    parser.add_argument("-p", "--plans", metavar="NAME", default="nnUNetPlans", help="(default: %(default)s)")
+    parser.add_argument("--device", choices=("cuda", "cpu", "mps"), help="(default: cuda if there is a GPU, else cpu)")
+    parser.add_argument("--num-gpus", metavar="N", type=int, default=1, help="GPUs to train on (default: 1)")
+    parser.add_argument("--c", "--continue", action="store_true", dest="resume", help="go on from the last checkpoint")
+    parser.add_argument("--val", action="store_true", help="only validate a finished training")
+    parser.add_argument("--val-best", action="store_true", help="validate with the best checkpoint, not the final one")
+    parser.add_argument("--no-val", action="store_true", help="do not predict the validation cases after training")
+    parser.add_argument("--npz", action="store_true", help="keep the validation's probabilities, for ensembling")
+    parser.add_argument(
+        "--pretrained-model", metavar="FILE", type=Path, help="start from a checkpoint of nnU-Net with this network"
+    )
+    parser.add_argument("--weights", metavar="SOURCE", help="2D weights: file, folder, timm name, or none")
+
+    group = parser.add_argument_group("settings (the defaults shown are those of nnUNetTrainerNeurINO)")
+    group.add_argument("--epochs", metavar="N", type=int, help=f"(default: {_DEFAULTS.epochs})")
+    group.add_argument("--iterations", metavar="N", type=int, help=f"steps an epoch (default: {_DEFAULTS.iterations})")
+    group.add_argument(
+        "--val-iterations",
+        metavar="N",
+        type=int,
+        help=f"validation batches an epoch (default: {_DEFAULTS.val_iterations})",
+    )
+    group.add_argument("--lr", metavar="RATE", type=float, help=f"peak learning rate (default: {_DEFAULTS.lr:g})")
+    group.add_argument(
+        "--batch-size", metavar="N", type=int, help="patches a step (default: by the plans and --memory)"
+    )
+    group.add_argument(
+        "--patch-size", metavar=("Z", "Y", "X"), nargs=3, type=int, help="voxels (default: by the plans and --memory)"
+    )
+    group.add_argument("--memory", metavar="GIB", type=float, help=f"GPU memory (default: {_DEFAULTS.memory:g})")
+    group.add_argument("--size", choices=("atto", "tiny", "small", "base", "large"), help="encoder (default: tiny)")
+    group.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="any other field of TrainerSettings, see docs/trainers.md; may be repeated",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``neurino train``."""
+    settings = _settings(args)
+    TrainerSettings().replaced(settings)  # refuses what is wrong before anything heavy is loaded
+    if args.weights:
+        os.environ["NNUNET_NEURINO_WEIGHTS"] = args.weights
+    if args.fold != "all" and not args.fold.isdigit():
+        raise NeurinoError(f"fold {args.fold!r}: give a number from 0 up, or all")
+    if args.resume and args.val:
+        raise NeurinoError("--c resumes training and --val only validates: give one of them")
+    if args.pretrained_model and not args.pretrained_model.is_file():
+        raise NeurinoError(f"{args.pretrained_model}: no such file")
+    import torch
+
+    from nnunet_neurino.trainers.launch import Training, launch
+
+    launch(
+        Training(
+            dataset=args.dataset,
+            configuration=args.configuration,
+            fold=args.fold if args.fold == "all" else int(args.fold),
+            trainer=args.trainer,
+            plans=args.plans,
+            settings=settings,
+            device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            gpus=args.num_gpus,
+            resume=args.resume,
+            validate="only" if args.val else "never" if args.no_val else "after",
+            best=args.val_best,
+            probabilities=args.npz,
+            pretrained_model=args.pretrained_model,
+        )
+    )
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings given on the command line, JSON-able."""
+    names = ("epochs", "iterations", "val_iterations", "lr", "batch_size", "patch_size", "memory", "size")
+    settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    for assignment in args.set:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise NeurinoError(f"--set {assignment}: write NAME=VALUE")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = {"none": None, "true": True, "false": False}.get(text.lower(), text)
+        settings[name.replace("-", "_")] = value
+    return settings

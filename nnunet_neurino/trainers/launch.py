@@ -1,0 +1,139 @@
+"""Run a training as ``nnUNetv2_train`` does, with settings that travel in the plans."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.run import run_training as nnunet
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from torch.backends import cudnn
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.trainers.datasets import dataset_name, load_dataset_json, load_plans, nnunet_folder
+from nnunet_neurino.trainers.recipe import RecipeTrainer
+from nnunet_neurino.trainers.settings import PLANS_KEY
+
+
+@dataclass(frozen=True)
+class Training:
+    """What ``nnUNetv2_train`` is told, and the settings it cannot be told.
+
+    Attributes:
+        dataset: number or name.
+        configuration: such as ``3d_fullres``.
+        fold: 0 to 4, or ``all``.
+        trainer: name of the trainer class.
+        plans: name of the plans.
+        settings: changed fields of ``TrainerSettings``.
+        device: ``cuda``, ``cpu`` or ``mps``.
+        gpus: number of GPUs.
+        resume: go on from the latest checkpoint.
+        validate: ``"after"`` the training, ``"only"`` (no training) or ``"never"``.
+        best: validate with the best checkpoint instead of the final one.
+        probabilities: save the validation's probabilities (``--npz``).
+        pretrained_model: nnU-Net checkpoint to start from.
+    """
+
+    dataset: str
+    configuration: str
+    fold: int | str
+    trainer: str = "nnUNetTrainerNeurINO"
+    plans: str = "nnUNetPlans"
+    settings: dict[str, Any] = field(default_factory=dict)
+    device: str = "cuda"
+    gpus: int = 1
+    resume: bool = False
+    validate: str = "after"
+    best: bool = False
+    probabilities: bool = False
+    pretrained_model: Path | None = None
+
+
+def launch(training: Training) -> None:
+    """Train (and validate) in this process, or in one process for each GPU."""
+    _check(training)
+    # nnunetv2.run.run_training sets these when it is a program; compiling with many threads can hang.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    if training.gpus > 1:
+        os.environ.setdefault("MASTER_ADDR", "localhost")
+        os.environ.setdefault("MASTER_PORT", str(nnunet.find_free_network_port()))
+        torch.multiprocessing.spawn(_on_one_gpu, args=(training,), nprocs=training.gpus)
+    else:
+        _run(training)
+
+
+def make_trainer(training: Training) -> Any:
+    """An instance of the trainer whose plans carry the settings."""
+    trainer_class = _trainer_class(training.trainer)
+    name = dataset_name(training.dataset)
+    plans = load_plans(name, training.plans)
+    if training.settings:
+        plans[PLANS_KEY] = {**plans.get(PLANS_KEY, {}), **training.settings}
+    plans["continue_training"] = training.resume
+    return trainer_class(plans, training.configuration, training.fold, load_dataset_json(name), _device(training))
+
+
+def _device(training: Training) -> torch.device:
+    return torch.device(training.device)
+
+
+def _trainer_class(name: str) -> type[Any]:
+    from nnunet_neurino.trainers import find
+
+    try:
+        return find(name) or recursive_find_trainer_class_by_name(name)
+    except RuntimeError:
+        raise NeurinoError(f"no trainer is called {name}; see docs/trainers.md for the names") from None
+
+
+def _check(training: Training) -> None:
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        nnunet_folder(variable)
+    name = dataset_name(training.dataset)
+    configurations = load_plans(name, training.plans)["configurations"]
+    if training.configuration not in configurations:
+        raise NeurinoError(
+            f"{name}, {training.plans}: no configuration {training.configuration}; there are "
+            f"{', '.join(configurations)}"
+        )
+    if training.settings and not issubclass(_trainer_class(training.trainer), RecipeTrainer):
+        raise NeurinoError(
+            f"{training.trainer} takes no {', '.join(training.settings)} from the command line, only our own trainers "
+            "do (docs/trainers.md)"
+        )
+    if training.device == "cuda" and torch.cuda.device_count() < training.gpus:
+        raise NeurinoError(
+            f"{training.gpus} GPU(s) asked for, PyTorch sees {torch.cuda.device_count()}; use --device cpu, or see "
+            "`neurino doctor`"
+        )
+    if training.gpus > 1 and training.device != "cuda":
+        raise NeurinoError(f"--num-gpus {training.gpus} needs --device cuda, not {training.device}")
+
+
+def _on_one_gpu(rank: int, training: Training) -> None:
+    nnunet.setup_ddp(rank, training.gpus)
+    torch.cuda.set_device(rank)
+    _run(training)
+    nnunet.cleanup_ddp()
+
+
+def _run(training: Training) -> None:
+    if training.device == "cuda":
+        torch.set_num_threads(1)
+        cudnn.benchmark = True
+    trainer = make_trainer(training)
+    weights = None if training.pretrained_model is None else str(training.pretrained_model)
+    only = training.validate == "only"
+    if only and not (Path(trainer.output_folder) / "checkpoint_final.pth").is_file():
+        raise NeurinoError(f"{trainer.output_folder}: no checkpoint_final.pth; the training is not finished")
+    nnunet.maybe_load_checkpoint(trainer, training.resume, only, weights)
+    if not only:
+        trainer.run_training()
+    if training.validate != "never":
+        if training.best:
+            trainer.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_best.pth"))
+        trainer.perform_actual_validation(training.probabilities)

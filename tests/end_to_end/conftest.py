@@ -1,0 +1,21 @@
+"""Generated data sets, planned and preprocessed once by nnU-Net's own command, for all tests of this folder."""
+
+from __future__ import annotations
+
+import pytest
+from e2e_workplace import ANISOTROPIC, ISOTROPIC, REGIONS, Workplace
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """Folders with the data sets, planned and preprocessed."""
+    place = Workplace(tmp_path_factory.mktemp("nnunet"))
+    for folder in (place.raw, place.preprocessed, place.results):
+        folder.mkdir()
+    for dataset in (ISOTROPIC, ANISOTROPIC, REGIONS):
+        dataset.write(place.raw)
+    place.run(
+        "nnUNetv2_plan_and_preprocess", "-d", "901", "902", "903", "-c", "3d_fullres",
+        "-npfp", "1", "-np", "1", "--no_pbar", "--verify_dataset_integrity",
+    )  # fmt: skip
+    return place

@@ -1,0 +1,149 @@
+"""The life of a model through the commands a user types."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from e2e_workplace import ISOTROPIC, Workplace, model_folder, read_json
+
+pytestmark = pytest.mark.xdist_group("end_to_end")
+
+TRAINER = "nnUNetTrainerNeurINO_demo"
+SETTINGS = ("--epochs", "3", "--iterations", "4", "--val-iterations", "1", "--lr", "3e-3")
+
+
+@pytest.fixture(scope="module")
+def trained(workplace: Workplace) -> Path:
+    """A model folder: started with settings from the command line, killed, resumed by nnU-Net's command."""
+    folder = model_folder(workplace, TRAINER)
+    latest = folder / "fold_0" / "checkpoint_latest.pth"
+    command = ("neurino", "train", "901", "3d_fullres", "0", "-tr", TRAINER, *SETTINGS, "--device", "cpu")
+    process = workplace.start(command, nnUNet_n_proc_DA="0")
+    deadline = time.monotonic() + 300
+    while not latest.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    was_running = process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    output, _ = process.communicate()
+    assert latest.is_file(), output
+    assert was_running, f"the training ended before it could be killed:\n{output}"
+    workplace.train("901", "3d_fullres", "0", "-tr", TRAINER, "--c")
+    return folder
+
+
+def checkpoint(folder: Path, name: str = "final") -> dict:
+    return torch.load(folder / "fold_0" / f"checkpoint_{name}.pth", map_location="cpu", weights_only=False)
+
+
+def test_a_killed_run_is_resumed_with_the_settings_it_was_started_with(trained: Path) -> None:
+    final = checkpoint(trained)
+    assert final["current_epoch"] == 3
+    assert {key: len(values) for key, values in final["logging"].items()} == dict.fromkeys(final["logging"], 3)
+    assert final["init_args"]["neurino"]["settings"]["lr"] == 3e-3
+    assert final["trainer_name"] == TRAINER
+    logs = "".join(path.read_text() for path in sorted((trained / "fold_0").glob("training_log*.txt")))
+    assert logs.count("Epoch 0 \n") == 1, "the resumed run began anew"
+    assert "Training done." in logs
+
+
+def test_settings_are_recorded_in_the_model_folder(trained: Path) -> None:
+    plans = read_json(trained / "plans.json")
+    assert plans["neurino_settings"] == {"epochs": 3, "iterations": 4, "val_iterations": 1, "lr": 3e-3}
+    record = read_json(trained / "fold_0" / "neurino_settings.json")
+    assert record["settings"]["epochs"] == 3
+    assert record["settings"]["size"] == "atto"
+    assert record["pretrained_2d_weights"] is None
+    assert set(record["versions"]) >= {"nnunet_neurino", "nnunetv2", "torch"}
+    assert (trained / "fold_0" / "progress.png").stat().st_size > 10_000
+    assert not list(trained.rglob(".unfinished*"))
+
+
+def test_validation_only_gives_the_same_scores(workplace: Workplace, trained: Path) -> None:
+    summary = trained / "fold_0" / "validation" / "summary.json"
+    before = read_json(summary)["foreground_mean"]["Dice"]
+    summary.unlink()
+    workplace.train("901", "3d_fullres", "0", "-tr", TRAINER, "--val")
+    assert read_json(summary)["foreground_mean"]["Dice"] == before
+
+
+@pytest.fixture(scope="module")
+def prediction(workplace: Workplace, trained: Path) -> np.ndarray:
+    """The held-out case, predicted by ``nnUNetv2_predict``."""
+    out = workplace.folder / "predicted"
+    workplace.run(
+        "nnUNetv2_predict", "-i", workplace.raw / ISOTROPIC.name / "imagesTs", "-o", out, "-d", "901",
+        "-c", "3d_fullres", "-tr", TRAINER, "-f", "0", "-device", "cpu", "-npp", "0", "-nps", "0", "--disable_tta",
+    )  # fmt: skip
+    return tifffile.imread(out / "case05.tif")
+
+
+def test_prediction_is_that_of_the_trained_weights(trained: Path, prediction: np.ndarray, workplace: Workplace) -> None:
+    # The network that the plans name, with the checkpoint's weights, on the whole normalised image at once.
+    from nnunet_neurino.networks import NeurINO
+
+    plans = read_json(trained / "plans.json")
+    configuration = plans["configurations"]["3d_fullres"]
+    assert configuration["architecture"]["network_class_name"] == "nnunet_neurino.networks.NeurINO"
+    network = NeurINO(
+        input_channels=1, num_classes=2, deep_supervision=False, **configuration["architecture"]["arch_kwargs"]
+    )
+    network.load_state_dict(checkpoint(trained)["network_weights"])
+    image = tifffile.imread(workplace.raw / ISOTROPIC.name / "imagesTs" / "case05_0000.tif").astype(np.float32)
+    image = (image - image.mean()) / image.std()
+    with torch.no_grad():
+        whole = network.eval()(torch.from_numpy(image)[None, None])[0].argmax(0).numpy()
+    assert prediction.shape == whole.shape
+    # Tiles see zeros instead of their neighbours at the seams: nearly all voxels agree, not every one.
+    assert (prediction == whole).mean() > 0.97
+    assert 0 < prediction.mean() < 0.5
+
+
+def test_model_zip_predicts_elsewhere_without_network_and_weights(
+    workplace: Workplace, trained: Path, prediction: np.ndarray, tmp_path: Path
+) -> None:
+    archive = tmp_path / "model.zip"
+    workplace.run(
+        "nnUNetv2_export_model_to_zip", "-d", "901", "-o", archive, "-c", "3d_fullres", "-tr", TRAINER, "-f", "0"
+    )
+    elsewhere = Workplace(tmp_path, {"HF_HUB_OFFLINE": "1", "NNUNET_NEURINO_WEIGHTS": "/nowhere/weights.safetensors"})
+    for folder in (elsewhere.raw, elsewhere.preprocessed, elsewhere.results):
+        folder.mkdir()
+    elsewhere.run("nnUNetv2_install_pretrained_model_from_zip", archive)
+    out = tmp_path / "predicted"
+    elsewhere.run(
+        "nnUNetv2_predict_from_modelfolder", "-i", workplace.raw / ISOTROPIC.name / "imagesTs", "-o", out,
+        "-m", model_folder(elsewhere, TRAINER), "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1", "--disable_tta",
+    )  # fmt: skip
+    assert np.array_equal(tifffile.imread(out / "case05.tif"), prediction)
+
+
+def test_a_resumed_run_takes_new_epochs_but_no_other_network(workplace: Workplace, trained: Path) -> None:
+    common = ("neurino", "train", "901", "3d_fullres", "0", "-tr", TRAINER, "--c", "--device", "cpu", "--no-val")
+    said = workplace.run(*common, "--size", "tiny", fails=True)
+    assert "started with size atto" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    assert checkpoint(trained)["current_epoch"] == 3, "a refused run changed the checkpoint"
+
+    workplace.run(*common, "--epochs", "4", nnUNet_n_proc_DA="0")
+    final = checkpoint(trained)
+    assert final["current_epoch"] == 4
+    assert final["init_args"]["plans"]["neurino_settings"]["epochs"] == 4
+    assert final["init_args"]["neurino"]["settings"]["lr"] == 3e-3, "what is not given anew stays"
+
+
+def test_another_fold_with_another_network_is_refused(workplace: Workplace, trained: Path) -> None:
+    said = workplace.run(
+        "neurino", "train", "901", "3d_fullres", "1", "-tr", TRAINER, "--size", "tiny", "--device", "cpu", fails=True
+    )  # fmt: skip
+    assert "fold_0 was trained with another architecture" in said.splitlines()[-1]
+    assert (
+        read_json(trained / "plans.json")["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["size"]
+        == "atto"
+    )

@@ -1,0 +1,82 @@
+"""Weights on the Hugging Face hub: names, the local cache, and what to tell a user who has neither."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from nnunet_neurino.errors import NeurinoError
+
+FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
+"""Weight files of a model page or folder, preferred one first."""
+
+
+def page_of(name: str) -> str:
+    """The page (``owner/name``) of a timm model name or of a page's name."""
+    name = re.sub(r"^hf[-_]hub:", "", name)
+    return name if "/" in name else f"timm/{name}"
+
+
+def cached(name: str) -> Path | None:
+    """The weight file of a model in the local cache, if it is there; nothing is downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for file_name in FILE_NAMES:
+        found = try_to_load_from_cache(page_of(name), file_name)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def fetch(name: str, source: str | None = None) -> Path:
+    """The weight file of a timm model or page: from the cache, else downloaded into it.
+
+    Raises:
+        NeurinoError: neither is possible; says how to get the file.
+    """
+    page = page_of(name)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", page):
+        raise NeurinoError(
+            f"'{source or name}' is neither a file, a folder, nor the name of a model; see neurino weights"
+        )
+    found = cached(page)
+    if found is not None:
+        return found
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise _missing(page, "HF_HUB_OFFLINE is set")
+    reason = f"the page has none of {', '.join(FILE_NAMES)}"
+    for file_name in FILE_NAMES:
+        try:
+            return Path(hf_hub_download(page, file_name))
+        except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+            raise _missing(page, "the hub cannot be reached") from None
+        except EntryNotFoundError:
+            continue
+        except GatedRepoError:
+            raise _missing(page, "its licence has not been accepted with your account") from None
+        except RepositoryNotFoundError:
+            reason = "there is no such page, or your account may not see it"
+        except (HfHubHTTPError, OSError) as error:
+            reason = f"the hub answered: {str(error).strip().splitlines()[0][:120]}"
+        break
+    raise _missing(page, reason)
+
+
+def _missing(page: str, reason: str) -> NeurinoError:
+    return NeurinoError(
+        f"the weights of {page} are not in the cache and {reason}. Remedy: where there is a network, accept the "
+        "licence on the model's page if it asks (DINOv3's is a click-through), run `hf auth login` and "
+        f"`hf download {page}`, and copy the folder here; or give a downloaded .pth or .safetensors; or 'none' for "
+        "training from scratch"
+    )

@@ -1,0 +1,192 @@
+"""2D weights -> 3D weights: what the new axis, the depth, does with a kernel that was made for one slice.
+
+Rules, for a kernel of T taps along the depth:
+
+* ``center``: the 2D kernel on tap ``T // 2``, zeros elsewhere. With even kernels (stem, downsampling) only every second
+  slice is seen, and depth shifts by half a voxel a step.
+* ``average``: the 2D kernel over T on every tap. Every slice is seen, at the price of blur along the depth.
+* ``center_sym``: as ``center`` for odd kernels; half the 2D kernel on each of the two middle taps of even ones. No
+  slice is lost and depth stays where it is.
+* ``triplane``: the mean of ``center_sym`` kernels whose depth is z, y and x. For isotropic data; its kernels are cubes.
+
+With the first three, a volume of identical slices gives at every stage exactly what the 2D network gives for one slice
+(``average``: away from the first and last slices, which see zeros beyond the volume). With ``triplane`` the network
+does not prefer an axis: a volume whose axes are turned (z, y, x) -> (y, x, z) gives the turned result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.networks.convnext import BLOCK_KERNEL, EncoderGeometry
+from nnunet_neurino.networks.geometry import Triple
+from nnunet_neurino.networks.neurino import encoder_geometry, neurino_levels
+from nnunet_neurino.transfer.names import renamed
+from nnunet_neurino.transfer.weights import Weights2D
+
+RULES = ("center", "average", "center_sym", "triplane")
+RGB_RULES = ("sum", "mean", "repeat")
+
+
+def default_kernel_depth(rule: str) -> int:
+    """Taps along the depth of the blocks' depthwise kernels that suit a rule: 3, as published; 7 for ``triplane``."""
+    return BLOCK_KERNEL if rule == "triplane" else 3
+
+
+def inflate(
+    weights: Weights2D | Mapping[str, Tensor],
+    rule: str = "center",
+    *,
+    in_channels: int = 1,
+    rgb: str = "sum",
+    stem_stride: int = 2,
+    strides: Sequence[Sequence[int]] | None = None,
+    kernel_depth: int | Sequence[int] | None = None,
+    depth_axis: int = 0,
+) -> dict[str, Tensor]:
+    """Make the state dict of NeurINO's encoder from the weights of a 2D ConvNeXt.
+
+    Args:
+        weights: from ``load_2d_weights``, or a state dict as timm, transformers or Meta's files name it. Not changed.
+        rule: ``center``, ``average``, ``center_sym`` or ``triplane``; see above.
+        in_channels: channels of the image.
+        rgb: how three input channels become ``in_channels``; see ``adapt_channels``.
+        stem_stride: 2 or 4, as of ``NeurINO``.
+        strides: rows of strides as of ``NeurINO``; an axis that a layer does not halve has one tap in that layer.
+        kernel_depth: taps along the depth of the blocks' kernels, odd: one number or one for each stage; None takes
+            ``default_kernel_depth``.
+        depth_axis: 0 (z), 1 (y) or 2 (x).
+
+    Returns:
+        names and tensors for ``NeurINO(...).encoder.load_state_dict``, of the dtype of ``weights``.
+    """
+    depth = default_kernel_depth(rule) if kernel_depth is None else kernel_depth
+    geometry = encoder_geometry(neurino_levels(strides, stem_stride), depth, depth_axis)
+    return inflate_for(geometry, weights, rule, in_channels, rgb)
+
+
+def inflate_for(
+    geometry: EncoderGeometry,
+    weights: Weights2D | Mapping[str, Tensor],
+    rule: str = "center",
+    in_channels: int = 1,
+    rgb: str = "sum",
+) -> dict[str, Tensor]:
+    """``inflate`` for an encoder of any geometry (``encoder.geometry``)."""
+    if isinstance(weights, Weights2D):
+        state = weights.state
+    else:
+        state = {ours: weights[theirs] for ours, theirs in renamed(weights).theirs.items()}
+    result = {}
+    for name, tensor in state.items():
+        stage = int(name.split(".")[1]) if name.startswith("stages.") else 0
+        if name.endswith("conv.weight"):
+            if name.startswith("stem."):
+                tensor = adapt_channels(tensor, in_channels, rgb)
+            tensor = inflate_kernel(tensor, geometry.down_kernel(stage), rule, geometry.depth_axis)
+        elif name.endswith("depthwise.weight"):
+            tensor = inflate_kernel(tensor, geometry.block_kernel(stage), rule, geometry.depth_axis)
+        elif tensor.ndim == 4:
+            tensor = tensor.reshape(tensor.shape[:2])
+        result[name] = tensor.clone()
+    return result
+
+
+def inflate_kernel(kernel: Tensor, taps: Triple, rule: str, depth_axis: int = 0) -> Tensor:
+    """Give a 2D kernel (out, in, h, w) a depth.
+
+    Args:
+        kernel: of a 2D convolution.
+        taps: of the 3D kernel, (z, y, x). In-plane axes have the taps of the 2D kernel, or one: along an axis that a
+            layer does not halve the 2D kernel's taps are added up.
+        rule: see above.
+        depth_axis: which of the three axes the 2D kernel does not have.
+
+    Returns:
+        (out, in, z, y, x).
+    """
+    if rule not in RULES:
+        raise NeurinoError(f"inflation rule '{rule}' is not known: expected one of {', '.join(RULES)}")
+    if rule == "triplane":
+        return _triplane(kernel, taps)
+    depth = taps[depth_axis]
+    plane = [n for axis, n in enumerate(taps) if axis != depth_axis]
+    for axis, (have, want) in enumerate(zip(kernel.shape[2:], plane, strict=True), start=2):
+        if want == 1 != have:
+            kernel = kernel.sum(axis, keepdim=True)
+        elif want != have:
+            raise NeurinoError(f"a kernel of {tuple(kernel.shape[2:])} taps cannot become one of {taps} (z, y, x)")
+    share = _shares(rule, depth).to(kernel)
+    shape = [1] * 5
+    shape[2 + depth_axis] = depth
+    return kernel.unsqueeze(2 + depth_axis) * share.view(shape)
+
+
+def _shares(rule: str, taps: int) -> Tensor:
+    """How much of the 2D kernel each tap along the depth gets; sums to one."""
+    if rule == "average":
+        return torch.full((taps,), 1 / taps, dtype=torch.float64)
+    shares = torch.zeros(taps, dtype=torch.float64)
+    if rule == "center_sym" and taps % 2 == 0:
+        shares[taps // 2 - 1 : taps // 2 + 1] = 0.5
+    else:
+        shares[taps // 2] = 1.0
+    return shares
+
+
+def _triplane(kernel: Tensor, taps: Triple) -> Tensor:
+    if len({*taps, *kernel.shape[2:]}) != 1:
+        raise NeurinoError(
+            f"the rule 'triplane' needs kernels with as many taps along every axis, not {taps}: use isotropic strides "
+            f"and a kernel depth of {BLOCK_KERNEL}, or another rule"
+        )
+    across_z = inflate_kernel(kernel, taps, "center_sym", 0)
+    # The two other turns of (z, y, x) that keep the order of the axes.
+    return (across_z + across_z.permute(0, 1, 4, 2, 3) + across_z.permute(0, 1, 3, 4, 2)) / 3
+
+
+def adapt_channels(kernel: Tensor, in_channels: int, rule: str = "sum") -> Tensor:
+    """Make a stem kernel (out, 3, h, w) for RGB into one for ``in_channels`` channels; three stay as they are.
+
+    Args:
+        kernel: of the 2D stem.
+        in_channels: channels of the image.
+        rule: ``sum``: every channel gets the sum of the three kernels over ``in_channels``, so that an image that is
+            the same in all channels is seen as the 2D network sees a grey one. ``mean``: a third of that, as published.
+            ``repeat``: the channels take the kernels of red, green, blue, red, ... in turn, times 3 over
+            ``in_channels``.
+    """
+    if rule not in RGB_RULES:
+        raise NeurinoError(f"channel rule '{rule}' is not known: expected one of {', '.join(RGB_RULES)}")
+    if in_channels == kernel.shape[1]:
+        return kernel
+    if rule == "repeat":
+        turns = [channel % kernel.shape[1] for channel in range(in_channels)]
+        return kernel[:, turns] * (kernel.shape[1] / in_channels)
+    grey = kernel.sum(1, keepdim=True) if rule == "sum" else kernel.mean(1, keepdim=True)
+    return grey.expand(-1, in_channels, -1, -1) / in_channels
+
+
+def inflate_into(network: nn.Module, weights: Weights2D, rule: str = "center", rgb: str = "sum") -> None:
+    """Fill the encoder of ``network`` (a ``NeurINO``) with inflated weights, wholly or not at all.
+
+    The tensors stay the same objects, so an optimiser that holds them keeps working.
+    """
+    encoder = network.get_submodule("encoder")
+    own = encoder.state_dict()
+    geometry, in_channels = encoder.geometry, own["stem.conv.weight"].shape[1]
+    if not isinstance(geometry, EncoderGeometry):
+        raise NeurinoError(f"{type(network).__name__} has no encoder that 2D weights can be inflated into")
+    inflated = inflate_for(geometry, weights, rule, in_channels, rgb)
+    different = [name for name in {*own, *inflated} if name not in own or name not in inflated]
+    different += [name for name in own if name in inflated and own[name].shape != inflated[name].shape]
+    if different:
+        raise NeurinoError(
+            f"the weights of '{weights.source}' are those of ConvNeXt-{weights.size}, which the network is not: "
+            f"{len(different)} tensors differ, one is '{min(different)}'; choose the network's size accordingly"
+        )
+    encoder.load_state_dict(inflated)

@@ -1,0 +1,368 @@
+"""Every source of 2D weights, and every way in which one can be broken."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from twin import SMALL, flat
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.networks import NeurINO, convnext
+from nnunet_neurino.transfer import inflate, inflate_into, load_2d_weights, names
+
+# `tiny` in these tests is the small network of `twin.py`; its four schemes are written by the rules of `renaming`.
+
+
+@pytest.fixture(autouse=True)
+def _small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in convnext.SIZES:
+        size = SMALL if name == "tiny" else convnext.SIZES[name]
+        monkeypatch.setitem(convnext.SIZES, name, size)
+
+
+@pytest.fixture
+def state() -> dict[str, Tensor]:
+    """As timm names it."""
+    return {name: tensor.contiguous() for name, tensor in flat().float().state_dict().items()}
+
+
+def as_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As Meta's files name it, with the final norm stored twice."""
+    result = {}
+    for name, tensor in state.items():
+        parts = name.split(".")
+        if parts[0] == "stem":
+            new = f"downsample_layers.0.{parts[1]}.{parts[2]}"
+        elif parts[0] == "stages" and parts[2] == "downsample":
+            new = f"downsample_layers.{parts[1]}.{parts[3]}.{parts[4]}"
+        elif parts[0] == "stages":
+            rest = ".".join(parts[4:]).replace("conv_dw", "dwconv").replace("mlp.fc", "pwconv")
+            new = f"stages.{parts[1]}.{parts[3]}.{rest}"
+        else:
+            new = f"norm.{parts[-1]}"
+            result[f"norms.3.{parts[-1]}"] = tensor.clone()
+        result[new] = tensor
+    return result
+
+
+def as_transformers(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """As the transformers library names it (5.x: with the prefix `model.`)."""
+    result = {}
+    for name, tensor in as_original(state).items():
+        if name.startswith("norms."):
+            continue
+        parts = name.split(".")
+        if parts[0] == "downsample_layers":
+            new = f"stages.{parts[1]}.downsample_layers.{parts[2]}.{parts[3]}"
+        elif parts[0] == "stages":
+            rest = ".".join(parts[3:]).replace("norm", "layer_norm")
+            rest = rest.replace("dwconv", "depthwise_conv").replace("pwconv", "pointwise_conv")
+            new = f"stages.{parts[1]}.layers.{parts[2]}.{rest}"
+        else:
+            new = f"layer_norm.{parts[-1]}"
+        result[prefix + new] = tensor
+    return result
+
+
+def _written(kind: str, state: dict[str, Tensor], folder: Path) -> Path:
+    """A source of the given kind."""
+    if kind == "timm file":
+        save_file(state, folder / "any_name.safetensors")
+        return folder / "any_name.safetensors"
+    if kind == "timm folder":
+        save_file(state, folder / "model.safetensors")
+        (folder / "config.json").write_text('{"architecture": "convnext_tiny"}')
+    elif kind == "timm folder, older":
+        torch.save(state, folder / "pytorch_model.bin")
+    elif kind == "transformers 4 folder":
+        save_file(as_transformers(state), folder / "model.safetensors")
+    elif kind == "transformers 5 folder":
+        save_file(as_transformers(state, "model."), folder / "model.safetensors")
+    elif kind == "original":
+        torch.save(as_original(state), folder / "dinov3_convnext_tiny.pth")
+        return folder / "dinov3_convnext_tiny.pth"
+    elif kind == "original, old format":
+        torch.save(as_original(state), folder / "old.pth", _use_new_zipfile_serialization=False)
+        return folder / "old.pth"
+    elif kind == "training checkpoint":
+        wrapped = {f"module.backbone.{name}": tensor for name, tensor in as_original(state).items()}
+        torch.save({"epoch": 3, "model": wrapped}, folder / "last.pth")
+        return folder / "last.pth"
+    return folder
+
+
+KINDS = {
+    "timm file": "timm",
+    "timm folder": "timm",
+    "timm folder, older": "timm",
+    "transformers 4 folder": "transformers",
+    "transformers 5 folder": "transformers",
+    "original": "original",
+    "original, old format": "original",
+    "training checkpoint": "original",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_source_gives_the_same_encoder(kind: str, state: dict[str, Tensor], tmp_path: Path) -> None:
+    weights = load_2d_weights(_written(kind, state, tmp_path))
+    assert weights is not None
+    assert (weights.size, weights.scheme) == ("tiny", KINDS[kind])
+    expected = inflate(state, "average")
+    ours = inflate(weights, "average")
+    assert ours.keys() == expected.keys()
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+def test_the_two_public_renamings_agree_with_timms_own_filter(state: dict[str, Tensor]) -> None:
+    """The names that these tests write as Meta's are those that timm itself reads as Meta's."""
+    from timm.models.convnext import checkpoint_filter_fn
+
+    original = {name: t for name, t in as_original(state).items() if not name.startswith("norms.")}
+    read = checkpoint_filter_fn(original, flat())
+    assert read.keys() == state.keys()
+    assert all(torch.equal(read[name], state[name]) for name in state)
+
+
+def test_scratch() -> None:
+    assert load_2d_weights("none") is None
+
+
+def test_half_precision_becomes_single(state: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file({name: tensor.bfloat16() for name, tensor in state.items()}, tmp_path / "half.safetensors")
+    weights = load_2d_weights(tmp_path / "half.safetensors")
+    assert weights is not None
+    assert {tensor.dtype for tensor in weights.state.values()} == {torch.float32}
+
+
+def test_published_file_names_do_not_decide_the_size(state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(as_original(state), tmp_path / "dinov3_convnext_large.pth")
+    weights = load_2d_weights(tmp_path / "dinov3_convnext_large.pth")
+    assert weights is not None
+    assert weights.size == "tiny"
+
+
+class _Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple:
+        return (Path.write_text, (self.target, "executed"))
+
+
+def _broken(kind: str, state: dict[str, Tensor], folder: Path) -> Path:
+    """A file that must be refused."""
+    path = folder / ("weights.safetensors" if "safetensors" in kind else "weights.pth")
+    if kind.startswith("cut"):
+        save_file(state, path) if "safetensors" in kind else torch.save(
+            as_original(state), path, _use_new_zipfile_serialization="old" not in kind
+        )
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2] if "empty" not in kind else b"")
+    elif kind == "bomb":
+        torch.save({"model": as_original(state), "args": _Bomb(folder / "executed")}, path)
+    elif kind == "bomb, old format":
+        path.write_bytes(pickle.dumps({"model": _Bomb(folder / "executed")}))
+    elif kind == "zip bomb":
+        torch.save(as_original(state), folder / "plain.pth")
+        with zipfile.ZipFile(folder / "plain.pth") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            for entry in plain.infolist():
+                packed.writestr(entry.filename, plain.read(entry))
+    elif kind == "stretched tensor":
+        first = next(iter(state))
+        torch.save({**state, first: torch.zeros(1).expand(2**20, 2**20, 3, 1)}, path)
+    elif kind == "missing weight":
+        del state["stages.2.blocks.1.norm.weight"]
+        torch.save(state, path)
+    elif kind == "missing stage":
+        torch.save({name: t for name, t in state.items() if not name.startswith("stages.3")}, path)
+    elif kind == "wrong shape":
+        torch.save({**state, "stages.1.blocks.0.conv_dw.weight": torch.zeros(6, 1, 5, 5)}, path)
+    elif kind == "foreign weight":
+        torch.save({**state, "stages.1.blocks.0.mlp.grn.weight": torch.zeros(24)}, path)
+    elif kind == "wrong size":
+        torch.save({name: torch.cat([t, t]) if t.ndim == 1 else t for name, t in state.items()}, path)
+    elif kind == "not a number":
+        state["stem.0.weight"][0, 0, 0, 0] = float("nan")
+        torch.save(state, path)
+    elif kind == "integers":
+        torch.save({name: tensor.to(torch.int8) for name, tensor in state.items()}, path)
+    elif kind == "two encoders":
+        torch.save({f"{who}.{name}": t for who in ("teacher", "student") for name, t in state.items()}, path)
+    elif kind == "a transformer":
+        torch.save({"blocks.0.attn.qkv.weight": torch.zeros(3, 3)}, path)
+    elif kind == "a list":
+        torch.save([torch.zeros(1)], path)
+    elif kind == "text":
+        path.write_text("<html>401 Unauthorized</html>")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("cut safetensors", "cut short"),
+        ("cut empty safetensors", "cut short"),
+        ("cut pth", "cut short"),
+        ("cut pth, old format", "cut short"),
+        ("cut empty pth", "cut short"),
+        ("bomb", "nothing was executed"),
+        ("bomb, old format", "nothing was executed"),
+        ("zip bomb", "compressed inside"),
+        ("stretched tensor", "shape"),
+        ("missing weight", "'stages.2.blocks.1.norm.weight'"),
+        ("missing stage", "four stages"),
+        ("wrong shape", "(6, 1, 5, 5)"),
+        ("foreign weight", "mlp.grn.weight"),
+        ("wrong size", "sizes known"),
+        ("not a number", "not finite"),
+        ("integers", "floating-point"),
+        ("two encoders", "2 ConvNeXt encoders"),
+        ("a transformer", "no ConvNeXt encoder"),
+        ("a list", "a list"),
+        ("text", "cut short"),
+    ],
+)
+def test_broken_files_are_refused_in_one_line(kind: str, says: str, state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = _broken(kind, state, tmp_path)
+    with pytest.raises(NeurinoError) as caught:
+        load_2d_weights(path)
+    message = str(caught.value)
+    assert says in message
+    assert str(path) in message
+    assert "\n" not in message
+    assert len(message) < 600
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_bomb_would_have_gone_off(tmp_path: Path) -> None:
+    """Without this the tests above could pass for the wrong reason."""
+    pickle.loads(pickle.dumps(_Bomb(tmp_path / "executed")))
+    assert (tmp_path / "executed").read_text() == "executed"
+
+
+@pytest.mark.parametrize(
+    ("source", "says"), [("./missing.pth", "no such file"), ("a b", "neither a file"), ("", "neith")]
+)
+def test_sources_that_are_nothing(source: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    if not source:
+        source = "what/is/this"
+    with pytest.raises(NeurinoError, match=says):
+        load_2d_weights(source)
+
+
+def test_folders_without_weights(tmp_path: Path) -> None:
+    with pytest.raises(NeurinoError, match="no weight file"):
+        load_2d_weights(tmp_path)
+
+
+def test_a_network_of_another_size_stays_as_it_was(state: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file(state, tmp_path / "tiny.safetensors")
+    weights = load_2d_weights(tmp_path / "tiny.safetensors")
+    assert weights is not None
+    with torch.device("cpu"):
+        network = NeurINO(size="small")
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(NeurinoError, match="ConvNeXt-tiny"):
+        inflate_into(network, weights)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_inflating_keeps_the_tensors_an_optimiser_holds(state: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file(state, tmp_path / "tiny.safetensors")
+    weights = load_2d_weights(tmp_path / "tiny.safetensors")
+    assert weights is not None
+    network = NeurINO(in_channels=2)
+    held = dict(network.named_parameters())
+    inflate_into(network, weights, "center_sym")
+    assert all(parameter is held[name] for name, parameter in network.named_parameters())
+    expected = inflate(state, "center_sym", in_channels=2)
+    assert all(torch.equal(held[f"encoder.{name}"], tensor) for name, tensor in expected.items())
+
+
+def test_shapes_of_the_sizes_known() -> None:
+    """Counts of the published encoders of three sizes (their final norm included)."""
+    published = {"small": 49_454_688, "base": 87_566_464, "large": 196_230_336}
+    for name, count in published.items():
+        size = convnext.SIZES[name]
+        total = sum(torch.Size(shape).numel() for shape in names.expected_shapes(size).values())
+        assert total + 2 * size.widths[3] == count
+
+
+def _in_new_process(code: str, **environment: str) -> subprocess.CompletedProcess:
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**variables, **environment}, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_the_hub_cache_is_enough_and_its_absence_is_explained(tmp_path: Path) -> None:
+    """Offline, one model is in the cache and another is not; and a hub that does not answer."""
+    folder = tmp_path / "hub" / "models--timm--convnext_tiny.dinov3_lvd1689m"
+    snapshot = folder / "snapshots" / "0123456789"
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0123456789")
+    state = {name: torch.zeros(shape) for name, shape in names.expected_shapes(SMALL).items()}
+    save_file(state, snapshot / "model.safetensors")
+    code = f"""
+import sys
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.networks import convnext
+from nnunet_neurino.transfer import load_2d_weights
+convnext.SIZES["tiny"] = convnext.ConvNeXtSize({SMALL.depths}, {SMALL.widths})
+for source in ("convnext_tiny.dinov3_lvd1689m", "tiny", "timm/convnext_tiny.dinov3_lvd1689m"):
+    print(load_2d_weights(source).size)
+try:
+    load_2d_weights("facebook/dinov3-convnext-tiny-pretrain-lvd1689m")
+except NeurinoError as error:
+    print(error)
+assert "torchvision" not in sys.modules
+"""
+    offline = _in_new_process(code, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
+    assert offline.returncode == 0, offline.stderr
+    *sizes, message = offline.stdout.splitlines()
+    assert sizes == ["tiny"] * 3
+    for part in ("HF_HUB_OFFLINE is set", "licence", "hf download facebook/dinov3-convnext-tiny-pretrain-lvd1689m"):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        ("LocalEntryNotFoundError", "cannot be reached"),
+        ("GatedRepoError", "licence has not been accepted"),
+        ("RepositoryNotFoundError", "no such page"),
+        ("EntryNotFoundError", "none of model.safetensors"),
+        ("ConnectionError", "the hub answered: broken"),
+    ],
+)
+def test_what_the_hub_refuses_is_explained(error: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    kind = getattr(errors, error, None) or ConnectionError
+    raised = kind.__new__(kind)  # their constructors want the answer of a server
+    raised.args = ("broken\npipe",)
+
+    def refuse(*_: object, **__: object) -> str:
+        raise raised
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with pytest.raises(NeurinoError, match=says) as caught:
+        load_2d_weights("someone/no-such-convnext")
+    assert "hf download someone/no-such-convnext" in str(caught.value)

@@ -88,7 +88,7 @@ def grid_edges(
         radii: (n,) physical; those of the tree by default.
     """
     radii = physical_radii(tree, spacing) if radii is None else radii
-    radii = np.minimum(radii, 1e150)  # its square is finite
+    radii = np.minimum(radii, 1e30)  # fits a float32, and its square a float64
     positions = voxel_positions(tree, spacing)
     edges = tree.edges()
     alone = np.setdiff1d(np.arange(len(tree)), edges)
@@ -98,6 +98,10 @@ def grid_edges(
 
     far = (np.abs(a) > _FAR).any(axis=1) | (np.abs(b) > _FAR).any(axis=1)
     if far.any():
+        # Nearer end first: positions along an edge are precise near its start.
+        turn = far & (np.abs(a).max(axis=1) > np.abs(b).max(axis=1))
+        ends[turn] = ends[turn][:, ::-1]
+        a, b, ra, rb = positions[ends[:, 0]], positions[ends[:, 1]], radii[ends[:, 0]], radii[ends[:, 1]]
         a[far], b[far], ra[far], rb[far] = _cut_far(a[far], b[far], ra[far], rb[far], shape, spacing)
         keep = np.isfinite(a).all(axis=1)
         a, b, ra, rb, ends = a[keep], b[keep], ra[keep], rb[keep], ends[keep]
@@ -122,6 +126,7 @@ def _cut_far(
     low, high = clip_to_box(a, b, -margin, np.array(shape) + margin)
     low, high = low[:, None], high[:, None]
     misses = low > high
+    low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
     # Weighted ends instead of a + t (b - a): the difference of two far ends may overflow.
     start = np.where(misses, np.nan, a * (1 - low) + b * low)
     end = np.where(misses, np.nan, a * (1 - high) + b * high)

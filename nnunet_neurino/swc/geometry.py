@@ -26,7 +26,8 @@ def to_voxels(tree: Tree, spacing: Sequence[float]) -> Tree:
     if tree.unit == "voxel":
         return tree
     _, steps = check_grid((1, 1, 1), spacing)
-    return _placed(tree, tree.xyz / steps[::-1], tree.radii / steps[2], "voxel")
+    with np.errstate(over="ignore"):
+        return _placed(tree, tree.xyz / steps[::-1], tree.radii / steps[2], "voxel")
 
 
 def to_micrometres(tree: Tree, spacing: Sequence[float]) -> Tree:
@@ -37,7 +38,8 @@ def to_micrometres(tree: Tree, spacing: Sequence[float]) -> Tree:
     if tree.unit == "micrometre":
         return tree
     _, steps = check_grid((1, 1, 1), spacing)
-    return _placed(tree, tree.xyz * steps[::-1], tree.radii * steps[2], "micrometre")
+    with np.errstate(over="ignore"):
+        return _placed(tree, tree.xyz * steps[::-1], tree.radii * steps[2], "micrometre")
 
 
 def shift(tree: Tree, offset: Sequence[float]) -> Tree:

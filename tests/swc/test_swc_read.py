@@ -56,7 +56,7 @@ def test_plain_file(read) -> None:
         PLAIN.replace("1 1 0 0 0 1 -1", "1.0 1.0e+00 0 -0 0e5 1. -1.000"),
         PLAIN.replace("\n", " 7 8 9 10 11\n"),
     ],
-    ids="crlf cr no-newline tabs runs indented comments bom latin1 floats eswc".split(),
+    ids=["crlf", "cr", "no-newline", "tabs", "runs", "indented", "comments", "bom", "latin1", "floats", "eswc"],
 )
 def test_manners_of_writing_need_no_mending(read, content: str | bytes) -> None:
     assert read(content, strict=True) == read(PLAIN)
@@ -74,7 +74,7 @@ def test_manners_of_writing_need_no_mending(read, content: str | bytes) -> None:
         "id type x y z radius parent\n" + PLAIN,
         PLAIN.encode("utf-16"),
     ],
-    ids="commas comma-blank semicolons decimal-comma european header-csv header utf16".split(),
+    ids=["commas", "comma-blank", "semicolons", "decimal-comma", "european", "header-csv", "header", "utf16"],
 )
 def test_other_separators_are_mended_and_told(read, content: str | bytes) -> None:
     tree = read(content)

@@ -135,7 +135,11 @@ def test_morphio_reads_it_without_a_warning(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     parents = [-1, 0, 1, 1, 3, 3, 0, 6, 7]
     tree = Tree.build(
-        rng.normal(size=(9, 3)) * 1e3, parents, rng.uniform(0.1, 2, 9), types=[1, 3, 3, 3, 3, 3, 2, 2, 2], unit="micrometre"
+        rng.normal(size=(9, 3)) * 1e3,
+        parents,
+        rng.uniform(0.1, 2, 9),
+        types=[1, 3, 3, 3, 3, 3, 2, 2, 2],
+        unit="micrometre",
     )
     shuffled = take(tree, rng.permutation(9))
     points, warnings = morphio_reads(shuffled, tmp_path / "neuron.swc")

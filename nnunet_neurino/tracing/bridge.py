@@ -4,6 +4,7 @@ A bridge starts at a tip and leads to a tip of another piece, or to the side of 
 short, leave the tip in the direction in which the neurite was going, and arrive at another tip in that one's direction.
 Neurites that merely pass each other have their tips elsewhere and are never joined. With an image (or a probability
 map) the bridge must also be brighter than the background. The best bridges are built first; each tip is used once.
+Two cell bodies are two neurons and are never joined.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from nnunet_neurino.tracing.evidence import Evidence
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines
+from nnunet_neurino.tracing.soma import find_somata
 
 _TANGENT = 8.0  # length of neurite that tells its direction at a tip, in voxels of the finest axis
-_SIDE_PENALTY = 1.6  # ending on another neurite's side is less likely than going on into its tip
+_SHORT_LEEWAY = 1.0
+_SIDE_PENALTY = 2.5  # ending on another neurite's side is less likely than going on into its tip
+_SIDE_ANGLE = 0.8
+_SIDE_LENGTH = 0.6
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,12 @@ class _Bridge:
 
 
 def bridge_gaps(
-    lines: Lines, longest: float, angle: float, evidence: Evidence | None = None, least_evidence: float = 0.0
+    lines: Lines,
+    longest: float,
+    angle: float,
+    evidence: Evidence | None = None,
+    least_evidence: float = 0.0,
+    sides: bool = True,
 ) -> Lines:
     """Join pieces across gaps.
 
@@ -39,6 +50,7 @@ def bridge_gaps(
         angle: greatest angle in degrees between the neurite's direction and the bridge.
         evidence: brightness between the pieces, or ``None`` to judge by geometry alone.
         least_evidence: brightness that the bridge needs on average, 0 (background) to 1 (the neurite itself).
+        sides: also bridge from a tip to the side of another piece.
     """
     if longest <= 0 or len(lines.points) < 2:
         return lines
@@ -46,10 +58,12 @@ def bridge_gaps(
     degree = lines.degree()
     tips = np.flatnonzero(degree <= 1)
     tangents = _tangents(lines, tips)
-    bridges = _candidates(lines, pieces, degree, tips, tangents, longest, angle)
+    bridges = _candidates(lines, pieces, degree, tips, tangents, longest, angle, sides)
     if evidence is not None:
         bridges = [b for b in (_judge(bridge, lines, evidence, least_evidence) for bridge in bridges) if b]
-    return _build(lines, pieces, degree, sorted(bridges, key=lambda b: b.cost))
+    has_soma = np.zeros(int(pieces.max()) + 1, dtype=bool)
+    has_soma[pieces[find_somata(lines)]] = True
+    return _build(lines, pieces, has_soma, sorted(bridges, key=lambda b: b.cost))
 
 
 def _tangents(lines: Lines, tips: Ints) -> dict[int, Floats | None]:
@@ -81,6 +95,7 @@ def _candidates(
     tangents: dict[int, Floats | None],
     longest: float,
     angle: float,
+    sides: bool,
 ) -> list[_Bridge]:
     points, radii = lines.points, lines.radii
     # A tip lies up to a radius behind the end of its neurite.
@@ -97,20 +112,20 @@ def _candidates(
         gap = distance - np.minimum(radii[tip], 2.0) - np.minimum(ends, 2.0)
         own = _bend(tangents[tip], vectors, distance, radii[tip])
         best_side: dict[int, _Bridge] = {}
-        for i in np.flatnonzero((gap <= longest) & (own <= angle)).tolist():
+        for i in np.flatnonzero(gap <= longest).tolist():
             other = int(others[i])
+            path = points[[tip, other]]
             if degree[other] <= 1:
                 there = float(_bend(tangents[other], -vectors[i : i + 1], distance[i : i + 1], radii[other])[0])
-                turn = _turn(tangents[tip], tangents[other])
-                if there > angle or (turn > 1.5 * angle and distance[i] > 3):
-                    continue
-                cost = distance[i] * (1 + (own[i] / angle) ** 2 + (there / angle) ** 2)
-                found.append(_Bridge(float(cost), tip, other, points[[tip, other]]))
-            elif own[i] <= 0.7 * angle and tangents[tip] is not None:
+                allowed = angle * _leeway(float(gap[i]))
+                if max(own[i], there) <= allowed and _turn(tangents[tip], tangents[other]) <= 1.5 * allowed:
+                    cost = distance[i] * (1 + (own[i] / angle) ** 2 + (there / angle) ** 2)
+                    found.append(_Bridge(float(cost), tip, other, path))
+            elif sides and own[i] <= _SIDE_ANGLE * angle and gap[i] <= _SIDE_LENGTH * longest:
                 cost = _SIDE_PENALTY * distance[i] * (1 + 2 * (own[i] / angle) ** 2)
                 piece = int(pieces[other])
                 if piece not in best_side or cost < best_side[piece].cost:
-                    best_side[piece] = _Bridge(float(cost), tip, other, points[[tip, other]])
+                    best_side[piece] = _Bridge(float(cost), tip, other, path)
         found.extend(best_side.values())
     return found
 
@@ -128,6 +143,11 @@ def _bend(tangent: Floats | None, vectors: Floats, distance: Floats, radius: flo
     return np.degrees(np.arctan2(aside, ahead))
 
 
+def _leeway(gap: float) -> float:
+    """How much more a short bridge between two tips may bend: neurites wind, and two fresh ends face each other."""
+    return 1.0 + _SHORT_LEEWAY * float(np.clip((9.0 - gap) / 4.0, 0.0, 1.0))
+
+
 def _turn(a: Floats | None, b: Floats | None) -> float:
     """Angle in degrees by which a neurite turns from one tip's direction into the reverse of the other's."""
     if a is None or b is None:
@@ -142,7 +162,8 @@ def _judge(bridge: _Bridge, lines: Lines, evidence: Evidence, least: float) -> _
     return _Bridge(bridge.cost / (0.25 + min(brightness, 1.0)), bridge.tip, bridge.goal, path)
 
 
-def _build(lines: Lines, pieces: Ints, degree: Ints, bridges: list[_Bridge]) -> Lines:
+def _build(lines: Lines, pieces: Ints, has_soma: NDArray[np.bool_], bridges: list[_Bridge]) -> Lines:
+    degree = lines.degree()
     leader = list(range(int(pieces.max()) + 1))
 
     def top(piece: int) -> int:
@@ -156,11 +177,12 @@ def _build(lines: Lines, pieces: Ints, degree: Ints, bridges: list[_Bridge]) -> 
     count = len(lines.points)
     for bridge in bridges:
         a, b = top(int(pieces[bridge.tip])), top(int(pieces[bridge.goal]))
-        if a == b or (bridge.tip in used and degree[bridge.tip]):
+        if a == b or (has_soma[a] and has_soma[b]) or (bridge.tip in used and degree[bridge.tip]):
             continue
         if bridge.goal in used and degree[bridge.goal] == 1:
             continue
         leader[a] = b
+        has_soma[b] |= has_soma[a]
         used |= {bridge.tip, bridge.goal}
         between = bridge.path[1:-1]
         chain = [bridge.tip, *range(count, count + len(between)), bridge.goal]

@@ -7,15 +7,21 @@ A fork never looks like that: its daughters leave at an angle to the parent and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nnunet_neurino.tracing.lines import Floats, Lines, path_length
+from nnunet_neurino.tracing.lines import Floats, Ints, Lines, path_length
+from nnunet_neurino.tracing.soma import find_somata
 
 _ARM = 12.0  # length of an arm that tells its direction, in voxels of the finest axis
 _SHORTEST_ARM = 6.0
-_STRAIGHT = 35.0  # greatest bend of a neurite that goes straight on through a crossing, degrees
-_CLEARLY = 15.0  # by this much the second-best pairing of the arms must be more bent, degrees
+_STRAIGHT = 50.0  # greatest bend of a neurite that goes straight on through a crossing, degrees
+_CERTAIN = 25.0
+_BORDER = 4.0
+_MOST_ARMS = 8
+_CLEARLY = 12.0  # by this much the second-best pairing of the arms must be more bent, degrees
 
 
 @dataclass(frozen=True)
@@ -27,44 +33,96 @@ class _Arm:
     direction: Floats
 
 
-def split_crossings(lines: Lines) -> Lines:
+@dataclass(frozen=True)
+class Crossings:
+    """Places where two neurites were taken apart.
+
+    Attributes:
+        links: (k, 2) a point of the one and a point of the other neurite, in the middle of each crossing.
+        certain: (k,) whether both go on so straight that there is no doubt.
+    """
+
+    links: Ints
+    certain: NDArray[np.bool_]
+
+
+def split_crossings(lines: Lines) -> tuple[Lines, Crossings]:
     """Replace each crossing of two neurites by two lines that run past each other."""
     degree = lines.degree()
-    if not (degree >= 3).any():
-        return lines
     neighbours = lines.neighbours()
+    somata = find_somata(lines)
     gone = np.zeros(len(lines.points), dtype=bool)
-    new_points: list[Floats] = []
-    new_radii: list[float] = []
-    new_edges: list[tuple[int, int]] = []
-    count = len(lines.points)
+    points, radii = lines.points.tolist(), lines.radii.tolist()
+    edges: list[tuple[int, int]] = []
+    links: list[tuple[int, int]] = []
+    certain: list[bool] = []
     for zone in _fork_zones(lines, degree):
-        if gone[zone].any():
+        if gone[zone].any() or _at_cell_body(lines, zone, somata):
             continue
         arms = _arms(lines, neighbours, zone)
-        pairs = _straight_pairs(arms)
-        if pairs is None or any(gone[arm.path].any() for arm in arms):
+        passing = _straight_pairs(arms)
+        if passing is None or any(gone[arm.path].any() for arm in arms):
             continue
         gone[zone] = True
         for arm in arms:
             gone[arm.path[:-1]] = True
-        for a, b in pairs:
+        chains = []
+        for a, b in passing.pairs:
             first, last = arms[a].path[-1], arms[b].path[-1]
             between = _straight(lines.points[first], lines.points[last])
-            chain = [first, *range(count, count + len(between)), last]
-            new_edges.extend(zip(chain[:-1], chain[1:], strict=True))
-            new_points.extend(between)
-            new_radii.extend([0.5 * float(lines.radii[first] + lines.radii[last])] * len(between))
-            count += len(between)
-    if not new_edges:
-        return lines
+            chain = [first, *range(len(points), len(points) + len(between)), last]
+            points.extend(between.tolist())
+            radii.extend([0.5 * float(lines.radii[first] + lines.radii[last])] * len(between))
+            edges.extend(zip(chain[:-1], chain[1:], strict=True))
+            chains.append(chain)
+        for i, arm in enumerate(arms):  # a fork beside the crossing stays with the nearer of the two
+            if i not in {*passing.pairs[0], *passing.pairs[1]}:
+                both = [p for chain in chains for p in chain]
+                away = np.linalg.norm(np.array([points[p] for p in both]) - lines.points[arm.path[-1]], axis=1)
+                edges.append((arm.path[-1], both[int(np.argmin(away))]))
+        links.append((chains[0][len(chains[0]) // 2], chains[1][len(chains[1]) // 2]))
+        certain.append(passing.bend <= _CERTAIN)
+    wanted = np.concatenate([~gone, np.ones(len(points) - len(gone), dtype=bool)])
+    number = np.cumsum(wanted) - 1
     old = lines.edges[~gone[lines.edges].any(axis=1)]
-    joined = Lines(
-        np.concatenate([lines.points, np.array(new_points).reshape(-1, 3)]),
-        np.concatenate([lines.radii, new_radii]),
-        np.concatenate([old, np.array(new_edges, dtype=np.int64)]),
-    )
-    return joined.keep(np.concatenate([~gone, np.ones(len(new_points), dtype=bool)]))
+    new = np.array(edges, dtype=np.int64).reshape(-1, 2)
+    joined = Lines(np.array(points).reshape(-1, 3), np.array(radii), np.concatenate([old, new])).keep(wanted)
+    places = number[np.array(links, dtype=np.int64).reshape(-1, 2)]
+    return joined, Crossings(places, np.array(certain, dtype=bool))
+
+
+def rejoin_doubtful(lines: Lines, crossings: Crossings, size: Floats) -> Lines:
+    """Undo doubtful crossings that left a piece without a beginning: no cell body and no end at the image's border.
+
+    Args:
+        lines: the lines of :func:`split_crossings`, possibly with more points and edges behind.
+        crossings: what was taken apart.
+        size: (3,) extent of the image in the unit of the lines.
+    """
+    for link, certain in zip(crossings.links, crossings.certain, strict=True):
+        piece = lines.pieces()
+        first, second = piece[link]
+        if certain or first == second:
+            continue
+        begins = _pieces_with_beginning(lines, piece, size)
+        if not (begins[first] and begins[second]):
+            lines = Lines(lines.points, lines.radii, np.concatenate([lines.edges, link[None]]))
+    return lines
+
+
+def _pieces_with_beginning(lines: Lines, piece: Ints, size: Floats) -> NDArray[np.bool_]:
+    from_border = np.minimum(lines.points, size - 1 - lines.points).min(axis=1)
+    at_border = (lines.degree() <= 1) & (from_border <= lines.radii + _BORDER)
+    begins = np.zeros(int(piece.max()) + 1, dtype=bool)
+    begins[piece[at_border]] = True
+    begins[piece[find_somata(lines)]] = True
+    return begins
+
+
+def _at_cell_body(lines: Lines, zone: list[int], somata: Ints) -> bool:
+    """Whether a zone is near a cell body, whose neurites leave it on opposite sides without crossing."""
+    away = lines.points[zone][:, None] - lines.points[somata]
+    return bool((np.linalg.norm(away, axis=2) < 2.0 * lines.radii[somata] + 3.0).any())
 
 
 def _fork_zones(lines: Lines, degree: np.ndarray) -> list[list[int]]:
@@ -89,7 +147,7 @@ def _fork_zones(lines: Lines, degree: np.ndarray) -> list[list[int]]:
         zones.setdefault(top(fork), set()).add(fork)
     for path in inner:
         zones[top(path[0])].update(path)
-    return [sorted(zone) for zone in zones.values() if sum(degree[p] - 2 for p in zone) == 2]
+    return [sorted(zone) for zone in zones.values() if 2 <= sum(degree[p] - 2 for p in zone) <= _MOST_ARMS - 2]
 
 
 def _arms(lines: Lines, neighbours: list[list[int]], zone: list[int]) -> list[_Arm]:
@@ -120,16 +178,26 @@ def _arms(lines: Lines, neighbours: list[list[int]], zone: list[int]) -> list[_A
     return arms
 
 
-def _straight_pairs(arms: list[_Arm]) -> tuple[tuple[int, int], tuple[int, int]] | None:
+@dataclass(frozen=True)
+class _Passing:
+    """Two pairs of arms that go straight on, and the greater bend of the two in degrees."""
+
+    pairs: tuple[tuple[int, int], tuple[int, int]]
+    bend: float
+
+
+def _straight_pairs(arms: list[_Arm]) -> _Passing | None:
     """The two pairs of arms that go straight on, or ``None`` if this is no crossing."""
-    if len(arms) != 4 or any(not arm.direction.any() for arm in arms):
+    able = [i for i, arm in enumerate(arms) if arm.direction.any()]
+    bend = {pair: _bend(arms[pair[0]], arms[pair[1]]) for pair in combinations(able, 2)}
+    ranked = sorted((max(bend[p], bend[q]), p, q) for p, q in combinations(bend, 2) if not set(p) & set(q))
+    if not ranked or ranked[0][0] > _STRAIGHT:
         return None
-    pairings = [((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2))]
-    bends = [max(_bend(arms[a], arms[b]) for a, b in pairing) for pairing in pairings]
-    best, second = np.argsort(bends)[:2]
-    if bends[best] > _STRAIGHT or bends[second] < bends[best] + _CLEARLY:
+    worst, first, second = ranked[0]
+    same_arms = [value for value, p, q in ranked[1:] if {*p, *q} == {*first, *second}]
+    if min(same_arms) < worst + _CLEARLY:
         return None
-    return pairings[best]
+    return _Passing((first, second), worst)
 
 
 def _bend(a: _Arm, b: _Arm) -> float:

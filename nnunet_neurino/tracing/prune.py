@@ -7,6 +7,7 @@ import numpy as np
 from nnunet_neurino.tracing.lines import Lines, path_length
 
 _ROUNDS = 20
+_JAGGED = 3.0  # the surface of a mask is rough: what sticks out by less, in voxels of the finest axis, means nothing
 
 
 def prune_spurs(lines: Lines, scale: float) -> Lines:
@@ -25,8 +26,8 @@ def prune_spurs(lines: Lines, scale: float) -> Lines:
                 continue
             length = path_length(lines.points[path])
             own = float(np.median(lines.radii[path[1:]]))
-            sticks_out = length + lines.radii[path[-1]] - lines.radii[path[0]]
-            if sticks_out < max(scale * own, 1.0) + lines.radii[path[-1]] or length < own:
+            sticks_out = length - lines.radii[path[0]]
+            if sticks_out < max(scale * own, _JAGGED * min(scale, 1.0)) or length < own:
                 shortest = doomed.get(path[0])
                 if shortest is None or sticks_out < shortest[0]:
                     doomed[path[0]] = (sticks_out, path[1:])

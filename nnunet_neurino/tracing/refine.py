@@ -27,6 +27,32 @@ def outside_share(starts: Floats, ends: Floats, mask: Mask, scale: Floats) -> Fl
     return 1.0 - inside(places, mask, scale).mean(axis=1)
 
 
+def straighten_tips(lines: Lines) -> Lines:
+    """Put every tip where its neurite is heading.
+
+    The last front of a wave is a few voxels in a corner of the neurite's end, which says how far the neurite goes but
+    not where its middle is. Its radius is taken from the point before.
+    """
+    neighbours = lines.neighbours()
+    points, radii = lines.points.copy(), lines.radii.copy()
+    for tip in np.flatnonzero(lines.degree() == 1).tolist():
+        path = [tip, neighbours[tip][0]]
+        while len(path) < 5 and len(neighbours[path[-1]]) == 2:
+            a, b = neighbours[path[-1]]
+            path.append(b if a == path[-2] else a)
+        if len(path) < 3:
+            continue
+        heading = lines.points[path[1]] - lines.points[path[2:]].mean(axis=0)
+        length = float(np.linalg.norm(heading))
+        if length < 1e-6:
+            continue
+        heading /= length
+        onward = float((lines.points[tip] - lines.points[path[1]]) @ heading)
+        points[tip] = lines.points[path[1]] + max(onward, 0.25) * heading
+        radii[tip] = lines.radii[path[1]]
+    return Lines(points, radii, lines.edges)
+
+
 def smooth(lines: Lines, rounds: int, mask: Mask, scale: Floats) -> Lines:
     """Move every point towards the mean of its two neighbours, but never so that a line crosses more background.
 

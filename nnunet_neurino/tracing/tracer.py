@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.swc import Tree
 from nnunet_neurino.tracing.bridge import bridge_gaps
-from nnunet_neurino.tracing.crossings import split_crossings
+from nnunet_neurino.tracing.crossings import rejoin_doubtful, split_crossings
 from nnunet_neurino.tracing.evidence import Evidence
 from nnunet_neurino.tracing.foreground import foreground
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines
 from nnunet_neurino.tracing.prune import merge_close_forks, prune_spurs
-from nnunet_neurino.tracing.refine import resample, smooth
+from nnunet_neurino.tracing.refine import resample, smooth, straighten_tips
 from nnunet_neurino.tracing.soma import SOMA_RATIO, star_somata
 from nnunet_neurino.tracing.settings import TraceSettings
 from nnunet_neurino.tracing.wave import VoxelGraph, select, thickest, voxel_graph, wave_lines
@@ -66,13 +66,28 @@ def trace(
         evidence = Evidence.of(volume if image is None else image, mask, scale)
     else:
         evidence = None
-    lines = bridge_gaps(lines, settings.bridge_length, settings.bridge_angle, evidence, settings.bridge_evidence)
+    lines = _join_and_part(lines, evidence, np.array(mask.shape) * scale, settings)
     lines = _drop_short(lines, settings.min_length)
-    lines = merge_close_forks(prune_spurs(star_somata(lines), settings.prune))
+    lines = merge_close_forks(prune_spurs(lines, settings.prune))
     lines = smooth(lines, settings.smooth, mask, scale)
     if settings.spacing_out > 0:
         lines = resample(lines, settings.spacing_out, mask, scale)
     return _to_tree(lines, root, scale, size, settings)
+
+
+def _join_and_part(lines: Lines, evidence: Evidence | None, size: Floats, settings: TraceSettings) -> Lines:
+    """Bridge gaps and take crossing neurites apart.
+
+    Gaps come first: a crossing with a gap beside it shows its four arms only when the gap is bridged. What the waves
+    have cut in two where they met on a loop is joined last, when crossings no longer close false loops.
+    """
+    limits = settings.bridge_length, settings.bridge_angle
+    lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence)
+    if not settings.split_crossings or not len(lines.points):
+        return lines
+    lines, crossings = split_crossings(prune_spurs(lines, settings.prune))
+    lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, sides=False)
+    return rejoin_doubtful(lines, crossings, size)
 
 
 def _centre_lines(mask: NDArray[np.bool_], scale: Floats, settings: TraceSettings) -> tuple[Lines, Floats | None]:
@@ -92,8 +107,7 @@ def _centre_lines(mask: NDArray[np.bool_], scale: Floats, settings: TraceSetting
         return Lines(np.empty((0, 3)), np.empty(0), np.empty((0, 2), dtype=np.int64)), root
     component = np.unique(component[large], return_inverse=True)[1]
     wave = wave_lines(graph, _seeds(graph, component, root), settings.step)
-    lines = prune_spurs(wave, settings.prune)
-    return (split_crossings(lines) if settings.split_crossings else lines), root
+    return straighten_tips(prune_spurs(star_somata(wave), 0.15 * settings.prune)), root
 
 
 def _seeds(graph: VoxelGraph, component: Ints, root: Floats | None) -> Ints:

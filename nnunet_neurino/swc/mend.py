@@ -10,7 +10,7 @@ import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.swc.parse import RawTable
-from nnunet_neurino.swc.tree import Finding, Tree, Unit, find_cycle, parents_first_order, take
+from nnunet_neurino.swc.tree import Finding, Tree, Unit, find_cycle, has_repeats, parents_first_order, take
 
 #: Findings of one kind that are told line by line; the rest is counted in one more.
 MAX_FINDINGS_A_KIND = 100
@@ -87,7 +87,7 @@ def _unit_of(comments: list[tuple[int, str]], findings: list[Finding]) -> Unit:
 
 def _drop_repeats(table: RawTable, findings: list[Finding]) -> RawTable:
     """Leave out rows that repeat an earlier one in every column."""
-    if len(np.unique(table.ids)) == len(table.ids):
+    if not has_repeats(table.ids):
         return table
     seen: dict[tuple, int] = {}
     keep = np.ones(len(table.ids), dtype=bool)
@@ -182,6 +182,8 @@ def _resolve_parents(table: RawTable, findings: list[Finding]) -> np.ndarray:
 
 
 def _unique_ids(table: RawTable, findings: list[Finding]) -> np.ndarray:
+    if not has_repeats(table.ids):
+        return table.ids
     ids = table.ids.copy()
     _, first = np.unique(ids, return_index=True)
     again = np.ones(len(ids), dtype=bool)

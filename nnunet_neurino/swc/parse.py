@@ -91,36 +91,28 @@ def _parse_block(
     comments: list[tuple[int, str]],
     has_nodes: bool,
 ) -> _Block:
-    rows: list[list[bytes]] = []
-    numbers: list[int] = []
-    for number, line in enumerate(lines, first_line):
+    for k, line in enumerate(lines):
+        if len(line) > MAX_LINE_BYTES:
+            refuse_long_line(path, first_line + k)
         if b"#" in line:
             line, _, comment = line.partition(b"#")
             if len(comments) < _MAX_COMMENTS:
-                comments.append((number, _decode(comment)))
+                comments.append((first_line + k, _decode(comment)))
+            lines[k] = line
         if b"," in line or b";" in line:
-            line = _mend_separators(line, number, notes)
-        fields = line.split()
-        if not fields:
-            continue
-        if (
-            not rows
-            and not has_nodes
-            and not notes.header
-            and len(fields) >= 6
-            and all(_WORD.fullmatch(f) for f in fields)
-        ):
-            notes.header = True
-            notes.once(number, f"column names without '#': {show(line)}", "read as a comment")
-            continue
-        if len(line) > MAX_LINE_BYTES:
-            refuse_long_line(path, number)
-        rows.append(fields)
-        numbers.append(number)
+            lines[k] = _mend_separators(line, first_line + k, notes)
+    rows = [line.split() for line in lines]
+    numbers = [number for number, fields in enumerate(rows, first_line) if fields]
+    rows = [fields for fields in rows if fields]
+    if rows and not has_nodes and not notes.header and len(rows[0]) >= 6 and all(map(_WORD.fullmatch, rows[0])):
+        notes.header = True
+        names = show(b" ".join(rows[0]))
+        notes.once(numbers[0], f"column names without '#': {names}", "read as a comment")
+        del rows[0], numbers[0]
     if not rows:
         return _Block.empty()
     _check_columns(path, rows, numbers, notes)
-    table = _to_floats(path, rows, numbers, notes)
+    table = _to_floats(path, rows, numbers, has_underscore=any(b"_" in line for line in lines))
     xyz = table[:, 2:5]
     finite = np.isfinite(xyz).all(axis=1)
     if not finite.all():
@@ -181,10 +173,10 @@ def _check_columns(path: Path, rows: list[list[bytes]], numbers: list[int], note
         del fields[7:]
 
 
-def _to_floats(path: Path, rows: list[list[bytes]], numbers: list[int], notes: Notes) -> np.ndarray:
+def _to_floats(path: Path, rows: list[list[bytes]], numbers: list[int], has_underscore: bool) -> np.ndarray:
     try:
         flat = list(map(float, chain.from_iterable(rows)))
-        if not any(b"_" in f for f in chain.from_iterable(rows)):  # float() takes 1_000, SWC does not
+        if not has_underscore:  # float() takes 1_000, SWC does not
             return np.array(flat).reshape(-1, 7)
     except ValueError:
         pass

@@ -83,7 +83,7 @@ class Tree:
             raise ValueError("Tree: positions and radii must be finite")
         if (self.radii < 0).any():
             raise ValueError("Tree.radii: must not be negative")
-        if n and len(np.unique(self.ids)) != n:
+        if has_repeats(self.ids):
             raise ValueError("Tree.ids: must be unique")
         if n and (self.parents.min() < -1 or self.parents.max() >= n):
             raise ValueError(f"Tree.parents: expected row indices from -1 to {n - 1}")
@@ -188,6 +188,12 @@ def _jump_to_top(parents: np.ndarray) -> np.ndarray:
             break
         top = following
     return top
+
+
+def has_repeats(ids: np.ndarray) -> bool:
+    """Whether a number stands twice in ``ids``."""
+    steps = np.diff(ids)
+    return not (steps > 0).all() and bool((np.diff(np.sort(ids)) == 0).any())
 
 
 def find_cycle(parents: np.ndarray) -> int:

@@ -11,6 +11,12 @@ from nnunet_neurino.errors import NeurinoError
 FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
 """Weight files of a model page or folder, preferred one first."""
 
+DINOV3 = {size: f"convnext_{size}.dinov3_lvd1689m" for size in ("tiny", "small", "base", "large")}
+"""timm's names of DINOv3's ConvNeXts, by size."""
+
+DINOV3_META = {size: f"facebook/dinov3-convnext-{size}-pretrain-lvd1689m" for size in DINOV3}
+"""Meta's own pages of the same weights."""
+
 
 def page_of(name: str) -> str:
     """The page (``owner/name``) of a timm model name or of a page's name."""

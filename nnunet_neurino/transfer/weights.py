@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.networks.convnext import SIZES
 from nnunet_neurino.transfer import hub
 from nnunet_neurino.transfer.names import renamed, size_of
 from nnunet_neurino.transfer.tensor_files import open_tensors
@@ -77,8 +76,7 @@ def find_file(source: str | Path) -> Path:
     text = str(source)
     if path.suffix in (".pth", ".pt", ".bin", ".safetensors", ".ckpt") or text.startswith((".", "/", "~")):
         raise NeurinoError(f"{source}: no such file or folder; give a file, a folder, a timm model name, or 'none'")
-    name = f"convnext_{text}.dinov3_lvd1689m" if text in SIZES else text
-    return hub.fetch(name, source=text)
+    return hub.fetch(hub.DINOV3.get(text, text), source=text)
 
 
 def _file_in(folder: Path) -> Path:

@@ -1,0 +1,97 @@
+"""List, check and convert 2D ConvNeXt weights, such as DINOv3's, which NeurINO's encoder starts from.
+
+`list` shows what is known and what lies in this machine's Hugging Face cache. `check` reads a source wholly and says
+what it is. `convert` writes it as one small file of the encoder alone, which loads anywhere, without a network.
+
+SOURCE is a size (tiny, small, base, large: DINOv3 from timm's page), the name of a timm model or of a page on the
+Hugging Face hub, a folder of timm or transformers, a .safetensors file, or Meta's original .pth. Nothing in a file is
+executed. With HF_HUB_OFFLINE=1 nothing is downloaded. To train with a source, give it to `neurino train --weights`
+or set NNUNET_NEURINO_WEIGHTS to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from nnunet_neurino.errors import NeurinoError
+
+EXAMPLE = "  neurino weights list"
+
+_LICENCE = (
+    "DINOv3's weights have a licence of Meta's own. Meta's pages ask you to accept it before you can download\n"
+    "(`hf auth login`, then `hf download PAGE`); what you make from the weights falls under it, too."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions of ``neurino weights``."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", help="known weights, and which of them are in the Hugging Face cache")
+    check = actions.add_parser("check", help="read a source wholly and say what it is")
+    check.add_argument("source", metavar="SOURCE", help="see above")
+    convert = actions.add_parser("convert", help="write the encoder of a source as one .safetensors file")
+    convert.add_argument("source", metavar="SOURCE", help="see above")
+    convert.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, required=True, help="file to write, ending in .safetensors"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out ``neurino weights``."""
+    if args.action == "list":
+        _list()
+    elif args.action == "check":
+        _check(args.source)
+    else:
+        _convert(args.source, args.output)
+    return 0
+
+
+def _list() -> None:
+    from nnunet_neurino.networks.convnext import SIZES
+    from nnunet_neurino.transfer import hub
+    from nnunet_neurino.transfer.names import expected_shapes
+
+    print(f"{'size':<6} {'parameters':>11}  {'widths':<20} {'blocks':<11} in cache  pages on the Hugging Face hub")
+    for name in hub.DINOV3:
+        size = SIZES[name]
+        count = sum(math.prod(shape) for shape in expected_shapes(size).values())
+        pages = (hub.page_of(hub.DINOV3[name]), hub.DINOV3_META[name])
+        here = "yes" if any(hub.cached(page) for page in pages) else "no"
+        widths, depths = ("-".join(map(str, numbers)) for numbers in (size.widths, size.depths))
+        print(f"{name:<6} {count:>11,}  {widths:<20} {depths:<11} {here:<8}  {', '.join(pages)}")
+    print(f"\n{_LICENCE}")
+
+
+def _check(source: str) -> None:
+    from nnunet_neurino.transfer import load_2d_weights
+
+    weights = load_2d_weights(source)
+    if weights is None:
+        print("none: training from scratch")
+        return
+    print(f"source:       {weights.source}")
+    print(f"architecture: {weights.architecture}")
+    print(f"names as in:  {weights.scheme}")
+    print(f"tensors:      {len(weights.state)}, every name and shape as expected, all numbers finite")
+    print(f"sha256:       {weights.sha256}")
+
+
+def _convert(source: str, output: Path) -> None:
+    from safetensors.torch import save_file
+
+    from nnunet_neurino.files import atomic_path
+    from nnunet_neurino.transfer import load_2d_weights
+    from nnunet_neurino.transfer.weights import as_mapping
+
+    if output.suffix != ".safetensors":
+        raise NeurinoError(f"{output}: the name of the file to write must end in .safetensors")
+    weights = load_2d_weights(source)
+    if weights is None:
+        raise NeurinoError("none: there is nothing to convert")
+    with atomic_path(output) as unfinished:
+        tensors = {name: tensor.contiguous() for name, tensor in weights.state.items()}
+        save_file(tensors, unfinished, metadata=dict(as_mapping(weights)))
+    print(f"{output}: {weights.architecture} (from {weights.source}, names as in {weights.scheme})")

@@ -123,9 +123,10 @@ def _find_z(path: str | os.PathLike[str], array: np.ndarray, names: str, stored:
 
 
 def _refuse_single_slice(path: str | os.PathLike[str], stored: str) -> None:
+    colours = "; if its colours are slices give --axes ZYX" if "S" in stored.split()[0] else ""
     raise NeurinoError(
         f"{path}: a single slice ({stored}), a stack was expected; give the folder that holds the slices, "
-        "or --axes YX for a stack of one slice"
+        f"or --axes YX for a stack of one slice{colours}"
     )
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import math
+import struct
+import zlib
 from pathlib import Path
 
 import SimpleITK
@@ -25,9 +29,11 @@ def read_itk(path: Path, max_bytes: int | None = None) -> Raw:
         reader.ReadImageInformation()
         size, components = reader.GetSize(), reader.GetNumberOfComponents()
         check_size(path, (*size, components), _bytes_of(reader.GetPixelID()), max_bytes)
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            _check_nifti_complete(path, math.prod(size) * components)
         image = reader.Execute()
         voxels = SimpleITK.GetArrayFromImage(image)
-    except (RuntimeError, MemoryError, NotImplementedError, KeyError, TypeError) as error:
+    except (RuntimeError, MemoryError, NotImplementedError, KeyError, TypeError, struct.error) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise NeurinoError(
             f"{path}: cannot be read ({(lines or ['damaged'])[-1][:160]}); copy or download it again"
@@ -40,6 +46,28 @@ def read_itk(path: Path, max_bytes: int | None = None) -> Raw:
         return Raw(voxels, axes)
     spacing, findings = _micrometres(image.GetSpacing()[:3])
     return Raw(voxels, axes, spacing, tuple(findings))
+
+
+def _check_nifti_complete(path: Path, n_voxels: int) -> None:
+    """Refuse a NIfTI file that is cut short: SimpleITK fills what is missing with whatever was in memory."""
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    length = 0
+    try:
+        with opener(path, "rb") as file:
+            head = file.read(540)
+            length = len(head)
+            while chunk := file.read(1 << 20):
+                length += len(chunk)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise NeurinoError(f"{path}: the compressed data are cut short or damaged; copy or download it again") from None
+    order = "<" if head[0] in (0x5C, 0x1C) else ">"
+    second = struct.unpack_from(order + "i", head)[0] == 540
+    (bits,) = struct.unpack_from(order + "h", head, 14 if second else 72)
+    needed = (540 if second else 348) + n_voxels * bits // 8
+    if length < needed:
+        raise NeurinoError(
+            f"{path}: cut short: its header promises {needed:,} bytes, there are {length:,}; copy or download it again"
+        )
 
 
 def _micrometres(xyz: tuple[float, ...]) -> tuple[Spacing | None, list[Finding]]:

@@ -73,9 +73,8 @@ def _in_order(folder: Path, paths: list[Path]) -> tuple[list[Path], list[Finding
     sequence = [int(numbers[i, varying[0]]) for i in order]
     steps = [b - a for a, b in itertools.pairwise(sequence)]
     usual = Counter(steps).most_common(1)[0][0]
-    odd = next((i for i, step in enumerate(steps) if step != usual), None)
-    if odd is not None or usual == 0:
-        at = odd or 0
+    at = steps.index(0) if 0 in steps else next((i for i, step in enumerate(steps) if step != usual), None)
+    if at is not None:
         problem = "two slices have the same number" if steps[at] == 0 else "slices are missing between them"
         raise NeurinoError(
             f"{folder}: {paths[order[at]].name} is followed by {paths[order[at + 1]].name}: {problem}; the stack "

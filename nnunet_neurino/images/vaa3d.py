@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,17 +72,17 @@ def read_header(path: Path, short_sizes: bool = False) -> Header:
     return Header(np.dtype(order + _TYPES[code]), tuple(reversed(sizes)), end)
 
 
+def _candidates(path: Path) -> Iterator[Header]:
+    """The header read with 32- and with 16-bit sizes: only the size of the file tells which they are."""
+    for short_sizes in (False, True):
+        with contextlib.suppress(NeurinoError):
+            yield read_header(path, short_sizes)
+
+
 def read_v3draw(path: Path) -> Raw:
     """Map a .v3draw file into memory (nothing is read before it is used)."""
     size, findings = path.stat().st_size, []
-    header = read_header(path)
-    if header.offset + header.n_bytes != size:
-        try:
-            short = read_header(path, short_sizes=True)
-        except NeurinoError:
-            short = header
-        if short.offset + short.n_bytes == size:
-            header = short
+    header = next((h for h in _candidates(path) if h.offset + h.n_bytes == size), None) or read_header(path)
     extra = size - header.offset - header.n_bytes
     if extra < 0:
         raise NeurinoError(

@@ -100,9 +100,9 @@ def run(args: argparse.Namespace) -> int:
         if not _is_there(args.output, name, with_tracing=args.kind == "neuron"):
             _write(args.output, name, make(number))
     print(f"{count} cases in {args.output}")
-    if args.kind == "neuron":
-        folder = args.output
-        print(f"next: neurino convert --images {folder / 'images'} --tracings {folder / 'tracings'} --help")
+    truth = "tracings" if args.kind == "neuron" else "masks"
+    sources = f"--images {args.output / 'images'} --{truth} {args.output / truth}"
+    print(f"next: neurino convert {sources} --dataset-id 1 --name Synthetic")
     return 0
 
 

@@ -35,27 +35,24 @@ def model_feature_figure(
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+    from nnunet_neurino.transfer import inflate_into, load_2d_weights
+
     folder, fold, checkpoint = _checkpoint(model_folder)
     predictor = nnUNetPredictor(device=torch.device(device), verbose=False, allow_tqdm=False)
     with contextlib.redirect_stdout(io.StringIO()):
         predictor.initialize_from_trained_model_folder(str(folder), use_folds=(fold,), checkpoint_name=checkpoint)
     patch, patch_spacing = _patch(predictor, image, spacing)
-    network = predictor.network.to(device)
-    rows = {}
-    fresh = encoder_features(network, patch)
+    network = predictor.network.to(device)  # with the weights it was made with
+    untrained = {"random weights": encoder_features(network, patch)}
     if weights is not None:
-        rows["2D weights, untrained"] = _with_2d_weights(network, weights, patch)
+        twod = load_2d_weights(weights)
+        if twod is None:
+            raise NeurinoError(f"--weights {weights}: no weights; leave the option out")
+        inflate_into(network, twod)
+        untrained = {"2D weights, untrained": encoder_features(network, patch), **untrained}
     network.load_state_dict(predictor.list_of_parameters[0])
-    rows = {f"trained ({folder.name.split('__')[0]})": encoder_features(network, patch), **rows}
-    rows["random weights"] = fresh
-    return feature_figure(patch, rows, patch_spacing)
-
-
-def _with_2d_weights(network, weights: str, patch: NDArray) -> list[NDArray[np.float32]]:  # type: ignore[no-untyped-def]
-    from nnunet_neurino.transfer import load_2d_weights
-
-    load_2d_weights(network, weights)
-    return encoder_features(network, patch)
+    rows = {f"trained ({checkpoint})": encoder_features(network, patch), **untrained}
+    return feature_figure(patch, rows, patch_spacing, title=folder.name.split("__")[0])
 
 
 def _checkpoint(folder: Path) -> tuple[Path, str, str]:

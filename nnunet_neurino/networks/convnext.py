@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.networks.geometry import Triple, channels_last_memory, to_channels_first, to_channels_last
+from nnunet_neurino.networks.geometry import Triple, channels_last_memory
 from nnunet_neurino.networks.layers import ChannelNorm, depthwise_conv
 from nnunet_neurino.networks.recompute import run
+from nnunet_neurino.networks.voxelwise import VoxelMLP, voxel_mlp
 
 BLOCK_KERNEL = 7
 """Taps along the two in-plane axes of a block's depthwise kernel."""
@@ -105,11 +105,16 @@ class ConvNeXtBlock3d(nn.Module):
         self.gamma = nn.Parameter(torch.full((channels,), layer_scale))
 
     def forward(self, volume: Tensor) -> Tensor:
-        x = self.norm(to_channels_last(self.depthwise(volume)))
-        x = F.gelu(self.expand(x))
-        # Scaling the small weight instead of the volume: the same result, one volume less to compute and to keep.
-        x = F.linear(x, self.gamma[:, None] * self.project.weight, self.gamma * self.project.bias)
-        return volume + to_channels_first(x)
+        mlp = VoxelMLP(
+            self.expand.weight,
+            self.expand.bias,
+            # Scaling the small weight instead of the volume: the same result, one volume less to compute and to keep.
+            self.gamma[:, None] * self.project.weight,
+            self.gamma * self.project.bias,
+            self.norm.weight,
+            self.norm.bias,
+        )
+        return voxel_mlp(self.depthwise(volume), mlp, volume, self.norm.eps)
 
 
 class _Stem(nn.Module):

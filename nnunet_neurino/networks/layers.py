@@ -16,6 +16,7 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.depthwise import DepthwiseConv3d
 from nnunet_neurino.networks.geometry import Triple, to_channels_first, to_channels_last
 from nnunet_neurino.networks.recompute import is_second_run
+from nnunet_neurino.networks.voxelwise import pointwise
 
 
 def depthwise_conv(channels: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Module:
@@ -90,11 +91,11 @@ class Pointwise(nn.Linear):
     """A 1x1x1 convolution of a (N, C, Z, Y, X) tensor, its weight stored as (out, in)."""
 
     def forward(self, volume: Tensor) -> Tensor:
-        return to_channels_first(super().forward(to_channels_last(volume)))
+        return pointwise(volume, self.weight, self.bias)
 
     def without_bias(self, volume: Tensor) -> Tensor:
         """The same without the bias."""
-        return to_channels_first(F.linear(to_channels_last(volume), self.weight))
+        return pointwise(volume, self.weight)
 
 
 class GlobalResponseNorm(nn.Module):

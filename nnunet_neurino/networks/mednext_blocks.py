@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nnunet_neurino.networks.geometry import Triple
 from nnunet_neurino.networks.layers import GlobalResponseNorm, Pointwise, depthwise_conv, make_norm
+from nnunet_neurino.networks.voxelwise import VoxelMLP, pointwise, voxel_mlp
 
 KERNEL: Triple = (3, 3, 3)
 
@@ -26,11 +27,16 @@ class _Mixer(nn.Module):
         self.grn = GlobalResponseNorm(hidden) if grn else None
         self.project = Pointwise(hidden, out_channels)
 
-    def mix(self, volume: Tensor) -> Tensor:
-        volume = F.gelu(self.expand(self.norm(volume)))
-        if self.grn is not None:
-            volume = self.grn(volume)
-        return self.project(volume)
+    def mix(self, volume: Tensor, residual: Tensor | None = None, more_bias: Tensor | None = None) -> Tensor:
+        """The mixed volume, plus ``residual``; ``more_bias`` (out_channels) is added to every voxel."""
+        volume = self.norm(volume)
+        bias = self.project.bias if more_bias is None else self.project.bias + more_bias
+        mlp = VoxelMLP(self.expand.weight, self.expand.bias, self.project.weight, bias)
+        if self.grn is None:
+            return voxel_mlp(volume, mlp, residual)
+        volume = self.grn(F.gelu(self.expand(volume)))
+        mixed = pointwise(volume, mlp.project_weight, mlp.project_bias)
+        return mixed if residual is None else residual + mixed
 
 
 class MedNeXtBlock(_Mixer):
@@ -41,7 +47,7 @@ class MedNeXtBlock(_Mixer):
         self.depthwise = depthwise_conv(channels, KERNEL)
 
     def forward(self, volume: Tensor) -> Tensor:
-        return volume + self.mix(self.depthwise(volume))
+        return self.mix(self.depthwise(volume), volume)
 
 
 class MedNeXtDownBlock(_Mixer):
@@ -57,7 +63,7 @@ class MedNeXtDownBlock(_Mixer):
 
     def forward(self, volume: Tensor) -> Tensor:
         z, y, x = self.stride
-        return self.mix(self.depthwise(volume)) + self.shortcut(volume[:, :, ::z, ::y, ::x])
+        return self.mix(self.depthwise(volume), self.shortcut(volume[:, :, ::z, ::y, ::x]))
 
 
 class MedNeXtUpBlock(_Mixer):
@@ -79,9 +85,8 @@ class MedNeXtUpBlock(_Mixer):
 
     def forward(self, volume: Tensor) -> Tensor:
         first = [stride - 1 for stride in self.stride]
-        mixed = self.mix(self.depthwise(volume))
-        # A 1x1x1 transposed convolution with a stride: its weight reaches every second voxel, its bias all of them.
-        mixed = mixed + self.shortcut.bias.to(mixed.dtype).view(1, -1, 1, 1, 1)
+        # The shortcut is a 1x1x1 transposed convolution with a stride: its bias reaches all voxels, its weight some.
+        mixed = self.mix(self.depthwise(volume), more_bias=self.shortcut.bias)
         result = F.pad(mixed, (first[2], 0, first[1], 0, first[0], 0))
         z, y, x = (slice(offset, None, stride) for offset, stride in zip(first, self.stride, strict=True))
         result[:, :, z, y, x] += self.shortcut.without_bias(volume)

@@ -173,7 +173,9 @@ PRESETS: dict[str, SynthSettings] = {
     # A single labelled interneuron in tissue, laser scanning: uneven haze, shadows of cells, specks.
     "confocal": SynthSettings(
         spacing=(1.0, 0.5, 0.5),
-        microscope=MicroscopeSettings(photons=75.0, noise_smoothing=0.5, haze=0.25, saturation=60.0),
+        microscope=MicroscopeSettings(
+            photons=75.0, noise_smoothing=0.5, haze=0.25, puncta=700.0, punctum_light=8.0, saturation=60.0
+        ),
     ),
     # Cleared tissue: 16 bits, elongated focus, stripes, long fibres.
     "light-sheet": SynthSettings(
@@ -273,11 +275,11 @@ PRESETS: dict[str, SynthSettings] = {
             background=14.0,
             haze=0.22,
             texture=0.2,
-            dark_cells=14.0,
+            dark_cells=60.0,
             glowing_cells=4.0,
             glowing_cell_light=8.0,
-            puncta=350.0,
-            punctum_light=9.0,
+            puncta=600.0,
+            punctum_light=8.0,
             attenuation=220.0,
             noise_smoothing=0.5,
             saturation=55.0,

@@ -109,7 +109,7 @@ def _prepare(folder: Path, settings: ConvertSettings, resume: bool, overwrite: b
         shutil.rmtree(folder)
     elif folder.exists() and not folder.is_dir():
         raise NeurinoError(f"{folder}: is a file, a folder was expected; remove it")
-    elif folder.exists() and any(p for p in folder.iterdir() if p.name != RECORDS or any(p.iterdir())):
+    elif any(p.is_file() and not p.name.startswith(".unfinished-") for p in folder.rglob("*")):
         try:
             earlier = json.loads(record.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -125,8 +125,8 @@ def _prepare(folder: Path, settings: ConvertSettings, resume: bool, overwrite: b
             raise NeurinoError(
                 f"{folder}: already converted; --resume converts what was refused or is new, --overwrite starts afresh"
             )
-        for leftover in folder.rglob(".unfinished-*"):
-            leftover.unlink(missing_ok=True)
+    for leftover in list(folder.rglob(".unfinished-*")):
+        leftover.unlink(missing_ok=True)
     write_json(record, told)
 
 

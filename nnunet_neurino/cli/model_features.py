@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,6 +16,10 @@ from scipy.ndimage import uniform_filter
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.figures import encoder_features, feature_figure
 from nnunet_neurino.images import read_stack
+
+if TYPE_CHECKING:
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from torch import nn
 
 
 def model_feature_figure(
@@ -38,11 +44,11 @@ def model_feature_figure(
     from nnunet_neurino.transfer import inflate_into, load_2d_weights
 
     folder, fold, checkpoint = _checkpoint(model_folder)
-    predictor = nnUNetPredictor(device=torch.device(device), verbose=False, allow_tqdm=False)
     with contextlib.redirect_stdout(io.StringIO()):
+        predictor = nnUNetPredictor(device=torch.device(device), verbose=False, allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(str(folder), use_folds=(fold,), checkpoint_name=checkpoint)
+        network = _untrained(predictor).to(device)
     patch, patch_spacing = _patch(predictor, image, spacing)
-    network = predictor.network.to(device)  # with the weights it was made with
     untrained = {"random weights": encoder_features(network, patch)}
     if weights is not None:
         twod = load_2d_weights(weights)
@@ -55,8 +61,27 @@ def model_feature_figure(
     return feature_figure(patch, rows, patch_spacing, title=folder.name.split("__")[0])
 
 
+def _untrained(predictor: nnUNetPredictor) -> nn.Module:
+    """The model's network with the weights it is made with (the predictor's has the trained ones)."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
+    plans, configuration, dataset = predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
+    build = recursive_find_trainer_class_by_name(predictor.trainer_name).build_network_architecture
+    if "plans_manager" not in inspect.signature(build).parameters:
+        raise NeurinoError(f"{predictor.trainer_name} builds its network in the way of nnU-Net before 2.7: update it")
+    return build(
+        plans,
+        configuration,
+        determine_num_input_channels(plans, configuration, dataset),
+        plans.get_label_manager(dataset).num_segmentation_heads,
+        enable_deep_supervision=False,
+    )
+
+
 def _checkpoint(folder: Path) -> tuple[Path, str, str]:
     """Model folder, fold and checkpoint file to look into: the best there is of the first fold."""
+    folder = folder.resolve()
     if folder.name.startswith("fold_"):
         folds, folder = [folder], folder.parent
     else:
@@ -71,9 +96,7 @@ def _checkpoint(folder: Path) -> tuple[Path, str, str]:
 
 
 def _patch(
-    predictor,
-    image: Path,
-    spacing: tuple[float, float, float] | None,  # type: ignore[no-untyped-def]
+    predictor: nnUNetPredictor, image: Path, spacing: tuple[float, float, float] | None
 ) -> tuple[NDArray[np.float32], tuple[float, ...]]:
     """A preprocessed patch (channels, z, y, x) of the size the network was trained with, where it is brightest."""
     plans, configuration = predictor.plans_manager, predictor.configuration_manager

@@ -1,0 +1,135 @@
+"""``neurino view --features`` on a model folder in nnU-Net's form, loaded by nnU-Net itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnunet_neurino.cli.main import main
+from nnunet_neurino.files import write_json
+from nnunet_neurino.images import write_tiff
+from nnunet_neurino.synth import SynthVolume
+
+LEVELS = 3
+RESAMPLING = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+ARCHITECTURE = {
+    "n_stages": LEVELS,
+    "features_per_stage": [4, 6, 8],
+    "conv_op": "torch.nn.modules.conv.Conv3d",
+    "kernel_sizes": [[3, 3, 3]] * LEVELS,
+    "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
+    "n_conv_per_stage": [1] * LEVELS,
+    "n_conv_per_stage_decoder": [1] * (LEVELS - 1),
+    "conv_bias": True,
+    "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+    "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+    "dropout_op": None,
+    "dropout_op_kwargs": None,
+    "nonlin": "torch.nn.LeakyReLU",
+    "nonlin_kwargs": {"inplace": True},
+}
+CONFIGURATION = {
+    "data_identifier": "nnUNetPlans_3d_fullres",
+    "preprocessor_name": "DefaultPreprocessor",
+    "batch_size": 2,
+    "patch_size": [16, 24, 24],
+    "median_image_size_in_voxels": [12.0, 40.0, 48.0],
+    "spacing": [2.0, 0.5, 0.5],
+    "normalization_schemes": ["ZScoreNormalization"],
+    "use_mask_for_norm": [False],
+    "resampling_fn_data": "resample_data_or_seg_to_shape",
+    "resampling_fn_seg": "resample_data_or_seg_to_shape",
+    "resampling_fn_data_kwargs": RESAMPLING,
+    "resampling_fn_seg_kwargs": {**RESAMPLING, "is_seg": True},
+    "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+    "resampling_fn_probabilities_kwargs": RESAMPLING,
+    "architecture": {
+        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "arch_kwargs": ARCHITECTURE,
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    },
+    "batch_dice": False,
+}
+PLANS = {
+    "dataset_name": "Dataset001_Test",
+    "plans_name": "nnUNetPlans",
+    "original_median_spacing_after_transp": [2.0, 0.5, 0.5],
+    "original_median_shape_after_transp": [12, 40, 48],
+    "image_reader_writer": "Tiff3DIO",
+    "transpose_forward": [0, 1, 2],
+    "transpose_backward": [0, 1, 2],
+    "configurations": {"3d_fullres": CONFIGURATION},
+    "experiment_planner_used": "ExperimentPlanner",
+    "label_manager": "LabelManager",
+    "foreground_intensity_properties_per_channel": {"0": {}},
+}
+DATASET = {"channel_names": {"0": "light"}, "labels": {"background": 0, "neuron": 1}, "file_ending": ".tif"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder as nnU-Net writes it, of a network that was not trained; its own weights are all 0.01."""
+    import torch
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
+    folder = tmp_path_factory.mktemp("results") / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    write_json(folder / "plans.json", PLANS)
+    write_json(folder / "dataset.json", DATASET)
+    classes = {"conv_op": torch.nn.Conv3d, "norm_op": torch.nn.InstanceNorm3d, "nonlin": torch.nn.LeakyReLU}
+    network = PlainConvUNet(1, num_classes=2, deep_supervision=False, **{**ARCHITECTURE, **classes})
+    checkpoint = {
+        "network_weights": {name: torch.full_like(value, 0.01) for name, value in network.state_dict().items()},
+        "trainer_name": "nnUNetTrainer",
+        "init_args": {"configuration": "3d_fullres"},
+        "inference_allowed_mirroring_axes": (0, 1, 2),
+    }
+    (folder / "fold_0").mkdir()
+    torch.save(checkpoint, folder / "fold_0" / "checkpoint_best.pth")
+    return folder
+
+
+def test_features_of_a_model_folder(model: Path, tmp_path: Path, volume: SynthVolume, monkeypatch) -> None:
+    write_tiff(tmp_path / "case.tif", volume.image, volume.spacing)
+    drawn: dict[str, list[np.ndarray]] = {}
+    from nnunet_neurino.cli import model_features
+
+    def spy(patch, rows, spacing, **options):
+        drawn.update(rows)
+        assert patch.shape == (1, 16, 24, 24)  # the plans' patch, though the stack has 12 slices
+        assert tuple(spacing) == (2.0, 0.5, 0.5)
+        assert patch[0].max() > 3  # around the cell body, in standard deviations
+        return original(patch, rows, spacing, **options)
+
+    original = model_features.feature_figure
+    monkeypatch.setattr(model_features, "feature_figure", spy)
+    target = tmp_path / "page.html"
+    command = ["view", "--image", str(tmp_path / "case.tif"), "--features", str(model / "fold_0"), "-o", str(target)]
+    assert main(command) == 0
+    assert target.read_text().count("<img ") == 2
+    trained, fresh = drawn["trained (checkpoint_best.pth)"], drawn["random weights"]
+    assert [len(one) for one in trained] == [len(one) for one in fresh] == [4, 6, 8]
+    # With equal weights all channels are equal; fresh ones differ.
+    assert np.ptp(trained[0], axis=0).max() < 1e-5 < np.ptp(fresh[0], axis=0).max()
+
+
+def test_what_is_no_model_folder_and_the_wrong_image_give_one_line(
+    model: Path, tmp_path: Path, volume: SynthVolume, capsys
+) -> None:
+    image, two = tmp_path / "case.tif", tmp_path / "two.tif"
+    write_tiff(image, volume.image, volume.spacing)
+    write_tiff(two, np.stack([volume.image, volume.image]), volume.spacing)
+    (tmp_path / "empty" / "fold_0").mkdir(parents=True)
+    write_json(tmp_path / "empty" / "plans.json", {})
+    for picture, folder, words in (
+        (image, tmp_path, "with plans.json"),
+        (image, tmp_path / "empty", "no fold with a checkpoint"),
+        (two, model, "has 2 channels, the model takes 1"),
+    ):
+        target = tmp_path / "x.html"
+        assert main(["view", "--image", str(picture), "--features", str(folder), "-o", str(target)]) == 1
+        error = capsys.readouterr().err.strip()
+        assert words in error
+        assert "\n" not in error
+        assert not target.exists()

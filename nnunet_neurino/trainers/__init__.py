@@ -6,12 +6,15 @@ first asked for; importing the package imports neither PyTorch nor nnU-Net.
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+_OURS = re.compile(r"nnUNetTrainer(NeurINO|TASL|MedNeXt|MedNeXtTASL)(_[A-Za-z0-9]+)*")
 
 
 def find(name: str) -> type | None:
     """The trainer class of this exact name (``nnUNetTrainerNeurINO_S_100epochs``), or None if there is none."""
-    if not name.startswith("nnUNetTrainer"):
+    if not _OURS.fullmatch(name):
         return None
     from nnunet_neurino.trainers import variants
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from nnunet_neurino.trainers.settings import TrainerSettings
 
-NETWORK = "nnunet_neurino.networks.NeurINO"
-"""The network's name in plans files."""
+NETWORKS = {"neurino": "nnunet_neurino.networks.NeurINO", "mednext": "nnunet_neurino.networks.MedNeXt"}
+"""The networks' names in plans files of users: classes must stay where these say they are."""
 
 Axes = tuple[int, ...]
 """One number for each of the axes z, y, x."""
@@ -16,7 +16,7 @@ Axes = tuple[int, ...]
 
 def n_level_steps(settings: TrainerSettings) -> int:
     """How many times the network halves: a stem of stride 4 makes one level more."""
-    return 4 if settings.stem_stride == 2 else 5
+    return 5 if settings.network == "neurino" and settings.stem_stride == 4 else 4
 
 
 def architecture_kwargs(
@@ -36,18 +36,19 @@ def architecture_kwargs(
     rows = [(1, 1, 1), *level_strides]
     if len(rows) == 5:
         rows.append((1, 1, 1))
-    return {
+    kwargs = {
         "size": settings.size,
-        "stem_stride": settings.stem_stride,
         "grn": settings.grn,
         "norm": settings.norm,
         "strides": [list(row) for row in rows],
-        "kernel_depth": list(kernel_depths),
         "checkpointing": settings.checkpointing,
     }
+    if settings.network == "neurino":
+        kwargs |= {"stem_stride": settings.stem_stride, "kernel_depth": list(kernel_depths)}
+    return kwargs
 
 
 def level_strides_of(arch_kwargs: dict[str, Any]) -> list[Axes]:
     """The strides between levels that ``architecture_kwargs`` was given."""
     rows = [tuple(row) for row in arch_kwargs["strides"]][1:]
-    return rows[:-1] if arch_kwargs["stem_stride"] == 2 else rows
+    return rows if arch_kwargs.get("stem_stride") == 4 else rows[:-1]

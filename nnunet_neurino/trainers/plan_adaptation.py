@@ -8,6 +8,7 @@ of nnU-Net that reads that folder agrees with the training.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -15,7 +16,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.architecture import (
-    NETWORK,
+    NETWORKS,
     Axes,
     architecture_kwargs,
     level_strides_of,
@@ -69,8 +70,8 @@ def adapt_plans(
         )
     strides, kernel_depths = _geometry(current.configuration, settings)
     kwargs = architecture_kwargs(settings, strides, kernel_depths)
-    planned_kwargs = current.network_arch_init_kwargs
-    already_ours = current.network_arch_class_name == NETWORK and planned_kwargs == kwargs
+    network = NETWORKS[settings.network]
+    already_ours = current.network_arch_class_name == network and current.network_arch_init_kwargs == kwargs
     divisor = tuple(math.prod(step[axis] for step in strides) for axis in range(3))
     patch = _rounded_up(settings.patch_size or tuple(current.patch_size), divisor)
     batch = settings.batch_size or current.batch_size
@@ -79,7 +80,7 @@ def adapt_plans(
         classes = manager.get_label_manager(dataset_json).num_segmentation_heads
 
         def fits() -> bool:
-            return training_memory(kwargs, patch, batch, channels, classes) <= settings.memory
+            return training_memory(network, kwargs, patch, batch, channels, classes) <= settings.memory
 
         while settings.batch_size is None and batch > 2 and not fits():
             batch -= 1
@@ -91,7 +92,7 @@ def adapt_plans(
     plans["configurations"][configuration].update(
         patch_size=list(patch),
         batch_size=int(batch),
-        architecture={"network_class_name": NETWORK, "arch_kwargs": kwargs, "_kw_requires_import": []},
+        architecture={"network_class_name": network, "arch_kwargs": kwargs, "_kw_requires_import": []},
     )
 
 
@@ -106,7 +107,7 @@ def _geometry(configuration: dict[str, Any], settings: TrainerSettings) -> tuple
     arch_kwargs = architecture["arch_kwargs"]
     if settings.patch_size is not None:
         planned = []  # the plan's strides are for another patch
-    elif architecture["network_class_name"] == NETWORK:
+    elif architecture["network_class_name"] in NETWORKS.values():
         planned = level_strides_of(arch_kwargs)
     else:
         planned = [tuple(int(s) for s in row) for row in arch_kwargs.get("strides", [])][1:]
@@ -117,13 +118,10 @@ def _geometry(configuration: dict[str, Any], settings: TrainerSettings) -> tuple
     strides: list[Axes] = []
     kernel_depths = []
     for level in range(n_level_steps(settings)):
-        finest = min(spacing)
         if level < len(planned):
             stride = planned[level]
         else:
-            stride = tuple(
-                2 if s < 2 * finest and e >= 2 * SMALLEST_EDGE else 1 for s, e in zip(spacing, edges, strict=True)
-            )
+            stride = _next_stride(spacing, edges)
         strides.append(stride)
         edges = [-(-e // s) for e, s in zip(edges, stride, strict=True)]
         spacing = [d * s for d, s in zip(spacing, stride, strict=True)]
@@ -137,6 +135,13 @@ def _geometry(configuration: dict[str, Any], settings: TrainerSettings) -> tuple
             )
         kernel_depths = [default_kernel_depth("triplane")] * len(strides)
     return strides, kernel_depths[-4:]
+
+
+def _next_stride(spacing: Sequence[float], edges: Sequence[int]) -> Axes:
+    """nnU-Net's rule: of the axes that are long enough, those less than twice as coarse as the finest of them."""
+    long_enough = [edge >= 2 * SMALLEST_EDGE for edge in edges]
+    finest = min((s for s, enough in zip(spacing, long_enough, strict=True) if enough), default=0.0)
+    return tuple(2 if enough and s < 2 * finest else 1 for s, enough in zip(spacing, long_enough, strict=True))
 
 
 def _rounded_up(patch: Axes, divisor: Axes) -> Axes:

@@ -21,8 +21,9 @@ class TrainerSettings:
     Network (recorded in the plans, fixed once training has begun):
 
     Attributes:
+        network: ``"neurino"``, or the baseline ``"mednext"``.
         size: encoder, ``"tiny"``, ``"small"``, ``"base"`` or ``"large"`` (DINOv3 ConvNeXt), or ``"atto"`` (for
-            trials on a CPU).
+            trials on a CPU). MedNeXt's are ``"S"``, ``"B"``, ``"M"`` and ``"L"``.
         stem_stride: reduction of the first layer, 2 (thin neurites) or 4 (a quarter of the time and memory).
         grn: global response normalisation in the decoder.
         norm: normalisation in the decoder: ``"group"`` (each patch by itself), ``"layer"`` or ``"batch"``
@@ -76,6 +77,7 @@ class TrainerSettings:
         tasl_warmup_epochs: epochs over which the localised form comes in, at most a tenth of the epochs.
     """
 
+    network: str = "neurino"
     size: str = "tiny"
     stem_stride: int = 2
     grn: bool = True
@@ -119,6 +121,9 @@ class TrainerSettings:
             if getattr(self, name) not in choices:
                 listing = ", ".join(map(str, choices))
                 raise NeurinoError(f"setting {name} is {getattr(self, name)!r}; choose one of {listing}")
+        if self.size not in SIZES[self.network]:
+            listing = ", ".join(SIZES[self.network])
+            raise NeurinoError(f"setting size is {self.size!r}; choose one of {listing} for {self.network}")
         for name in ("epochs", "iterations", "val_iterations", "batch_size", "lr", "memory", "clip", "eps"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -147,8 +152,9 @@ class TrainerSettings:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
 
+SIZES = {"neurino": ("tiny", "small", "base", "large", "atto"), "mednext": ("S", "B", "M", "L")}
 _CHOICES: dict[str, tuple[Any, ...]] = {
-    "size": ("tiny", "small", "base", "large", "atto"),
+    "network": tuple(SIZES),
     "stem_stride": (2, 4),
     "norm": ("group", "batch", "layer"),
     "inflation": ("center", "average", "center_sym", "triplane"),
@@ -156,7 +162,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "tasl": ("localised", "published", None),
 }
 
-ARCHITECTURE = ("size", "stem_stride", "grn", "norm", "patch_size")
+ARCHITECTURE = ("network", "size", "stem_stride", "grn", "norm", "patch_size")
 """Settings that a trained network depends on: they cannot be changed when a training is resumed."""
 
 

@@ -6,9 +6,13 @@ Every class is an attribute of ``nnunet_neurino.trainers`` and can be pickled by
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 import sys
 from typing import Any
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_neurino.trainers.neurino import NeurINOTrainer
 from nnunet_neurino.trainers.settings import TrainerSettings
@@ -78,54 +82,111 @@ GROUPS: tuple[dict[str, tuple[str, dict[str, Any]]], ...] = (
     {"EMA": ("a moving average of the weights is validated and saved", {"ema": 0.999})},
     {"NoMirroring": ("no mirroring in training and prediction", {"mirroring": False})},
 )
-_EPOCHS = re.compile(r"1epoch|[2-9]epochs|[1-9][0-9]+epochs")
+
+# The baseline of the paper's tables: its network, its optimiser.
+MEDNEXT: dict[str, Any] = {
+    "network": "mednext",
+    "size": "L",
+    "grn": True,
+    "norm": "group",
+    "pretrained": False,
+    "weight_decay": 3e-5,
+    "decay_all": True,
+    "eps": 1e-4,
+    "layer_decay": 1.0,
+    "warmup_epochs": 0.0,
+    "stepwise": False,
+}
+BASELINES = {
+    "nnUNetTrainerMedNeXt": ("MedNeXt-L, kernel 3, without TASL", {**MEDNEXT, "tasl": None}),
+    "nnUNetTrainerMedNeXtTASL": ("MedNeXt-L, kernel 3, with TASL", MEDNEXT),
+}
+OTHERS = {"nnUNetTrainerTASL": "nnunet_neurino.trainers.tasl"}
+"""Trainers of nnU-Net's own networks and the modules they are in. An epoch count may follow these names, too."""
 
 
-def find(name: str) -> type[NeurINOTrainer] | None:
+def find(name: str) -> type[nnUNetTrainer] | None:
     """The trainer class of this exact name, or None. The same name gives the same class every time."""
     module = sys.modules["nnunet_neurino.trainers"]
     known = vars(module).get(name)
     if isinstance(known, type):
-        return known if issubclass(known, NeurINOTrainer) else None
-    parsed = _parse(name)
-    if parsed is None:
-        return None
-    changes, description = parsed
-    trainer = type(
-        name,
-        (NeurINOTrainer,),
-        {
-            "__doc__": description,
-            # Pickling looks a class up by this name, and the package's __getattr__ finds it.
-            "__module__": module.__name__,
-            "defaults": dataclasses.replace(TrainerSettings(), **changes),
-        },
-    )
-    setattr(module, name, trainer)
+        return known if issubclass(known, nnUNetTrainer) else None
+    base, *words = name.split("_")
+    trainer = _from_settings(name, base, words) if base in (BASE, *BASELINES) else _from_class(name, base, words)
+    if trainer is not None:
+        # Pickling looks a class up by module and name, and the package's __getattr__ finds it.
+        trainer.__module__ = module.__name__
+        setattr(module, name, trainer)
     return trainer
 
 
-def _parse(name: str) -> tuple[dict[str, Any], str] | None:
-    """Settings that a name stands for, and what it means; None if it is not one of ours."""
-    first, *words = name.split("_")
-    if first != BASE:
+def _from_settings(name: str, base: str, words: list[str]) -> type[NeurINOTrainer] | None:
+    parsed = _parse(words, GROUPS if base == BASE else ())
+    if parsed is None:
         return None
+    changes, meanings = parsed
+    if base == BASE:
+        meaning = "NeurINO: " + (", ".join(meanings) or "Tiny encoder, our defaults")
+    else:
+        meaning = ", ".join([BASELINES[base][0], *meanings])
+        changes = BASELINES[base][1] | changes
+    members = {"__doc__": f"{meaning}.", "defaults": dataclasses.replace(TrainerSettings(), **changes)}
+    return type(name, (NeurINOTrainer,), members)
+
+
+def _from_class(name: str, base: str, words: list[str]) -> type[nnUNetTrainer] | None:
+    """A class of OTHERS, or the same with another number of epochs."""
+    if base not in OTHERS or len(words) > 1 or any(_epochs(word) is None for word in words):
+        return None
+    trainer: type[nnUNetTrainer] = getattr(importlib.import_module(OTHERS[base]), base)
+    epochs = _epochs(words[0]) if words else None
+
+    class Variant(trainer):
+        __doc__ = trainer.__doc__
+
+        def __init__(
+            self,
+            plans: dict[str, Any],
+            configuration: str,
+            fold: int,
+            dataset_json: dict[str, Any],
+            device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
+        ) -> None:
+            super().__init__(plans, configuration, fold, dataset_json, device)
+            if epochs is not None:
+                self.num_epochs = epochs
+
+    Variant.__name__ = Variant.__qualname__ = name
+    return Variant
+
+
+def _parse(
+    words: list[str], groups: tuple[dict[str, tuple[str, dict[str, Any]]], ...]
+) -> tuple[dict[str, Any], list[str]] | None:
+    """Settings that the words of a name stand for, and what they mean; None if they are not ours."""
+    words = list(words)
     changes: dict[str, Any] = {}
     meanings = []
-    for group in GROUPS:
+    for group in groups:
         if words and words[0] in group:
             meaning, values = group[words.pop(0)]
             changes |= values
             meanings.append(meaning)
-    if words and _EPOCHS.fullmatch(words[0]):
-        changes["epochs"] = int(words[0].removesuffix("s").removesuffix("epoch"))
-        meanings.append(f"{changes['epochs']} epochs")
-        words.pop(0)
-    return None if words else (changes, "NeurINO: " + (", ".join(meanings) or "Tiny encoder, our defaults") + ".")
+    if words and (epochs := _epochs(words[0])) is not None:
+        changes["epochs"] = epochs
+        meanings.append(words.pop(0).replace("epoch", " epoch"))
+    return None if words else (changes, meanings)
+
+
+def _epochs(word: str) -> int | None:
+    """5 for ``5epochs``, in nnU-Net's spelling only."""
+    if not re.fullmatch(r"1epoch|[2-9]epochs|[1-9][0-9]+epochs", word):
+        return None
+    return int(word.removesuffix("s").removesuffix("epoch"))
 
 
 def documented_names() -> dict[str, str]:
     """Name and meaning of the plain trainer and of every single variant; further words can be combined."""
     words = [word for group in GROUPS for word in group]
-    names = [BASE, *(f"{BASE}_{word}" for word in words), f"{BASE}_100epochs"]
-    return {name: str((find(name) or NeurINOTrainer).__doc__) for name in names}
+    names = [BASE, *(f"{BASE}_{word}" for word in words), f"{BASE}_100epochs", *BASELINES, *OTHERS]
+    return {name: (find(name).__doc__ or "").partition("\n")[0] for name in names}

@@ -1,0 +1,50 @@
+"""Settings are checked when they are made, and survive JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.trainers.settings import ARCHITECTURE, TrainerSettings
+
+
+def test_settings_survive_json() -> None:
+    settings = TrainerSettings(patch_size=(8, 96, 96), tasl=None, size="small", lr=3e-4)
+    assert TrainerSettings().replaced(json.loads(json.dumps(settings.as_json()))) == settings
+
+
+def test_every_field_is_documented() -> None:
+    documentation = TrainerSettings.__doc__
+    for field in dataclasses.fields(TrainerSettings):
+        assert f" {field.name}: " in documentation, field.name
+    assert set(ARCHITECTURE) <= {field.name for field in dataclasses.fields(TrainerSettings)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": "huge"}, "size is 'huge'; choose one of tiny"),
+        ({"epochs": 0}, "epochs is 0; it must be greater than 0"),
+        ({"lr": -1.0}, "lr is -1.0"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"epochs": 2.5}, "epochs is 2.5; int is needed"),
+        ({"epochs": True}, "epochs is True; int is needed"),
+        ({"batch_size": "four"}, "batch_size is 'four'; int is needed"),
+        ({"patch_size": [64, 64]}, r"patch_size is \(64, 64\); 3 numbers"),
+        ({"patch_size": [64, 64, "x"]}, "patch_size is 'x'; int is needed"),
+        ({"frozen_epochs": -2}, "frozen_epochs is -2"),
+        ({"layer_decay": 1.5}, "layer_decay is 1.5; it must lie in 0 to 1"),
+        ({"learning_rate": 1.0}, "unknown setting 'learning_rate'; known are .*lr"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_one_line(changes: dict, message: str) -> None:
+    with pytest.raises(NeurinoError, match=message) as caught:
+        TrainerSettings().replaced(changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_do_for_fractions() -> None:
+    assert TrainerSettings().replaced({"memory": 24}).memory == 24.0

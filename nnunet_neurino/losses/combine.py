@@ -29,10 +29,16 @@ class WithTASL(nn.Module):
         tasl: the term to add.
         weight: weight of the localised term; ``beta`` of the published one (the seeds': 0.1).
         f: ``identity``, ``sigmoid`` or ``tanh``; published mode only.
+        warmup_epochs: epochs over which the weight rises from 0, where somebody calls ``set_epoch`` before each.
     """
 
     def __init__(
-        self, base: nn.Module, tasl: TASL, weight: float = 0.5, f: Literal["identity", "sigmoid", "tanh"] = "identity"
+        self,
+        base: nn.Module,
+        tasl: TASL,
+        weight: float = 0.5,
+        f: Literal["identity", "sigmoid", "tanh"] = "identity",
+        warmup_epochs: float = 0.0,
     ) -> None:
         super().__init__()
         if f not in _SHAPES:
@@ -41,14 +47,21 @@ class WithTASL(nn.Module):
         self.tasl = tasl
         self.weight = weight
         self.f = f
+        self.warmup_epochs = warmup_epochs
         self.ramp = 1.0
-        """Share of the weight that applies now; a trainer raises it from 0 to 1 during the warm-up."""
+        """Share of the weight that applies now, 0 to 1."""
+
+    def set_epoch(self, epoch: int, num_epochs: int) -> None:
+        """Set the weight of an epoch (from 0); ``num_epochs`` is what trainers pass and is not needed."""
+        self.ramp = min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs > 0 else 1.0
+
+    def term_values(self) -> dict[str, Tensor]:
+        """The terms of the last call (``tasl_node``...), unweighted and detached, for logging."""
+        return {f"tasl_{name}": torch.as_tensor(value) for name, value in self.tasl.last_terms.items()}
 
     def forward(self, output: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
         """The combined loss; arguments as nnU-Net passes them (a list of scales, or one tensor each)."""
         base = self.base(output, target)
-        if self.ramp == 0 or self.weight == 0:
-            return base
         finest, truth = (output[0], target[0]) if isinstance(output, (list, tuple)) else (output, target)
         value = self.tasl(finest, truth)
         if self.tasl.mode == "published":

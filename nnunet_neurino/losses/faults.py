@@ -70,7 +70,7 @@ def find_false_voxels(predicted: NDArray[np.bool_], truth: Truth) -> FalseVoxels
 
 
 def _contacts(labels: NDArray, n: int, truth: Truth) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """For each false piece: its superfluous contact patches, and the length it joins to the longest neuron it touches."""
+    """For each false piece: its superfluous contacts, and the length it joins to the longest neuron it touches."""
     around = labels.ravel()
     at_rim = (around > 0) & (truth.rim > 0)
     where = np.flatnonzero(at_rim)

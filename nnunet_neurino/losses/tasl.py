@@ -98,8 +98,8 @@ class TASL(nn.Module):
         self._check(logits, target)
         with torch.autocast(logits.device.type, enabled=False):
             terms = self._localised(logits, target) if self.mode == "localised" else self._published(logits, target)
-        self.last_terms = dict(zip(TERMS, terms.detach().unbind(), strict=True))
-        return terms @ terms.new_tensor(self.weights)
+            self.last_terms = dict(zip(TERMS, terms.detach().unbind(), strict=True))
+            return terms @ terms.new_tensor(self.weights)
 
     def _localised(self, logits: Tensor, target: Tensor) -> Tensor:
         prepared, self._prepared = self._prepared, None

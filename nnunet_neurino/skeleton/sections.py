@@ -83,35 +83,93 @@ def section_graph(mask: NDArray, components: NDArray | None = None) -> SectionGr
         none = np.zeros(0, np.int64)
         return SectionGraph(voxels, none, np.zeros(0), none, none, none, none)
     pairs, _ = neighbour_pairs(voxels, mask.shape)
-    links = sparse.csr_matrix((np.ones(2 * len(pairs), np.int8), (pairs.ravel(), pairs[:, ::-1].ravel())), shape=(n, n))
+    links = _symmetric(n, pairs)
     if components is None:
-        component = csgraph.connected_components(links, directed=False)[1].astype(np.int64)
+        component = _connected(n, pairs)
     else:
         component = components[mask].astype(np.int64) - 1
     neighbours = np.diff(links.indptr)
     depth = _steps_from(links, neighbours < 26)
+    root = _roots(voxels, component, (depth + 1) ** 4)
+    # Slices of equal distance from the root itself would be shells around it; from the far ends they lie across.
+    section = _slices(links, pairs, _farthest(_steps_from(links, root), component))
+    section, parent, level = _forest(pairs, section, root)
+    section, parent, level = _without_bumps(section, parent, level)
+    n_children = _count_children(parent)
     core = depth + neighbours / 26
-    level = _steps_from(links, _roots(voxels, component, (depth + 1) ** 4))
+    return SectionGraph(voxels, section, core, parent, level, n_children, _edges(parent, n_children))
 
-    within = pairs[level[pairs[:, 0]] == level[pairs[:, 1]]]
-    n_sections, section = csgraph.connected_components(
-        sparse.csr_matrix((np.ones(len(within), np.int8), (within[:, 0], within[:, 1])), shape=(n, n)), directed=False
-    )
-    section_level = np.zeros(n_sections, np.int64)
-    section_level[section] = level
-    order = np.argsort(section_level, kind="stable")
-    rank = np.empty(n_sections, np.int64)
-    rank[order] = np.arange(n_sections)
-    section, section_level = rank[section], section_level[order]
-    size = np.bincount(section, minlength=n_sections)
 
-    between = pairs[level[pairs[:, 0]] != level[pairs[:, 1]]]
-    outward = level[between[:, 0]] < level[between[:, 1]]
-    inner = section[np.where(outward, between[:, 0], between[:, 1])]
-    outer = section[np.where(outward, between[:, 1], between[:, 0])]
-    parent = _parents(inner, outer, size)
-    n_children = np.bincount(parent[parent >= 0], minlength=n_sections)
-    return SectionGraph(voxels, section, core, parent, section_level, n_children, _edges(parent, n_children))
+def _slices(links: sparse.csr_matrix, pairs: NDArray, start: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Number of the slice of each voxel: connected voxels at the same number of steps from ``start``."""
+    steps = _steps_from(links, start)
+    within = pairs[steps[pairs[:, 0]] == steps[pairs[:, 1]]]
+    return _connected(len(steps), within)
+
+
+def _farthest(steps: NDArray, component: NDArray) -> NDArray[np.bool_]:
+    most = np.zeros(component.max() + 1, np.int64)
+    np.maximum.at(most, component, steps)
+    return steps == most[component]
+
+
+def _forest(
+    pairs: NDArray, section: NDArray, root: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Join sections that touch into trees that grow from the sections of the roots; number them outwards.
+
+    Returns:
+        section of each voxel, parent and level of each section.
+    """
+    n = int(section.max()) + 1
+    size = np.bincount(section, minlength=n)
+    touching = section[pairs]
+    touching = np.sort(touching[touching[:, 0] != touching[:, 1]], axis=1)
+    contact, count = np.unique(touching[:, 0] * n + touching[:, 1], return_counts=True)
+    contact = np.stack([contact // n, contact % n], 1)
+    is_root = np.zeros(n, bool)
+    is_root[section[root]] = True
+    level = _steps_from(_symmetric(n, contact), is_root)
+    between = level[contact[:, 0]] != level[contact[:, 1]]
+    contact, count = contact[between], count[between]
+    swap = level[contact[:, 0]] > level[contact[:, 1]]
+    contact[swap] = contact[swap, ::-1]
+    parent = _parents(contact[:, 0], contact[:, 1], count, size)
+    order = np.argsort(level, kind="stable")
+    rank = np.empty(n, np.int64)
+    rank[order] = np.arange(n)
+    parent = np.where(parent < 0, -1, rank[parent])[order]
+    return rank[section], parent, level[order]
+
+
+def _without_bumps(
+    section: NDArray, parent: NDArray, level: NDArray
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Give sections that end at once beside a branch that goes on to their parents: no neurite is as short as that."""
+    n_children = _count_children(parent)
+    bump = (n_children == 0) & (parent >= 0) & (n_children[parent] > 1)
+    # Where all branches are as short, none is a bump.
+    goes_on = np.zeros(len(parent), bool)
+    goes_on[parent[(parent >= 0) & ~bump]] = True
+    bump &= goes_on[parent]
+    number = np.cumsum(~bump) - 1
+    moved = np.where(bump, number[parent], number)
+    kept = parent[~bump]
+    return moved[section], np.where(kept < 0, -1, number[kept]), level[~bump]
+
+
+def _count_children(parent: NDArray) -> NDArray[np.int64]:
+    return np.bincount(parent[parent >= 0], minlength=len(parent))
+
+
+def _symmetric(n: int, pairs: NDArray) -> sparse.csr_matrix:
+    ones = np.ones(2 * len(pairs), np.int8)
+    return sparse.csr_matrix((ones, (pairs.ravel(), pairs[:, ::-1].ravel())), shape=(n, n))
+
+
+def _connected(n: int, pairs: NDArray) -> NDArray[np.int64]:
+    half = sparse.csr_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    return csgraph.connected_components(half, directed=False)[1].astype(np.int64)
 
 
 def _steps_from(links: sparse.csr_matrix, start: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -147,16 +205,11 @@ def _roots(voxels: NDArray, component: NDArray, weight: NDArray) -> NDArray[np.b
     return distance == nearest[component]
 
 
-def _parents(inner: NDArray, outer: NDArray, size: NDArray) -> NDArray[np.int64]:
+def _parents(inner: NDArray, outer: NDArray, count: NDArray, size: NDArray) -> NDArray[np.int64]:
     """For each section the one towards the root that it touches most; the larger one where contacts are equal."""
-    n = len(size)
-    contact, count = np.unique(outer * n + inner, return_counts=True)
-    outer, inner = contact // n, contact % n
     order = np.lexsort([size[inner], count, outer])
-    outer, inner = outer[order], inner[order]
-    last = np.append(outer[1:] != outer[:-1], True) if len(outer) else np.zeros(0, bool)
-    parent = np.full(n, -1, np.int64)
-    parent[outer[last]] = inner[last]
+    parent = np.full(len(size), -1, np.int64)
+    parent[outer[order]] = inner[order]  # the last one stays
     return parent
 
 

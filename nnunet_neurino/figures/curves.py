@@ -136,8 +136,15 @@ def training_figure(logs: TrainingLog | Mapping[str, TrainingLog]) -> Figure:
         panel.tick_params(labelsize=TEXT)
         panel.spines[["top", "right"]].set_visible(False)
         if panel.lines:
-            # Outside, where it can hide nothing.
-            panel.legend(fontsize=TEXT, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+            # Outside, where it can hide nothing: beside the panel, or above it where names of runs make it wide.
+            place = {"bbox_to_anchor": (1.0, 1.0)} if len(runs) == 1 else {"bbox_to_anchor": (0, 1.0), "ncols": 2}
+            panel.legend(
+                fontsize=TEXT,
+                frameon=False,
+                loc="upper left" if len(runs) == 1 else "lower left",
+                borderaxespad=0.2,
+                **place,
+            )
     panels[1].set_ylim(0, 1)
     panels[-1].set_xlabel("epoch", fontsize=TEXT + 1)
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))

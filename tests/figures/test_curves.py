@@ -79,9 +79,18 @@ def test_runs_side_by_side(tmp_path: Path, pixels) -> None:
     assert len(colours) == 2
     assert {line.get_linestyle() for line in figure.axes[0].lines} == {"-", "--"}
     pixels(figure)
-    box = figure.axes[0].get_legend().get_window_extent()
-    assert box.x0 >= figure.axes[0].get_window_extent().x1 - 1  # hides nothing
-    assert box.x1 <= figure.bbox.x1
+    assert_legends_hide_nothing(figure)
+    one = training_figure(logs["plain"])
+    pixels(one)
+    assert_legends_hide_nothing(one)
+
+
+def assert_legends_hide_nothing(figure) -> None:
+    for axes in figure.axes:
+        box = axes.get_legend().get_window_extent()
+        assert not any(box.overlaps(other.get_window_extent()) for other in figure.axes)
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
 
 
 def test_no_log_and_no_finished_epoch_are_refused(tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import psutil
 from tqdm import tqdm
 
 from nnunet_neurino import __version__
@@ -36,6 +38,7 @@ from nnunet_neurino.synth import (
 EXAMPLE = "  neurino synth -o synthetic --count 4 --seed 1 --shape 32 64 64 --preset demo"
 
 _RECORD = "synth.json"
+_BYTES_PER_VOXEL = 32  # measured at the peak
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
         count, make, recipe = _pictures(args, sources)
     else:
         count, make, recipe = _neurons(args)
+    if args.shape:
+        _check_memory(tuple(args.shape))
     recipe |= {"seed": args.seed, "kind": args.kind, "version": __version__}
     _check_record(args.output, recipe)
     write_json(args.output / _RECORD, recipe)
@@ -104,6 +109,15 @@ def run(args: argparse.Namespace) -> int:
     sources = f"--images {args.output / 'images'} --{truth} {args.output / truth}"
     print(f"next: neurino convert {sources} --dataset-id 1 --name Synthetic")
     return 0
+
+
+def _check_memory(shape: tuple[int, int, int]) -> None:
+    needed, free = math.prod(shape) * _BYTES_PER_VOXEL, psutil.virtual_memory().available
+    if needed > free:
+        raise NeurinoError(
+            f"--shape {' '.join(map(str, shape))}: needs about {needed / 2**30:.1f} GiB of memory, "
+            f"{free / 2**30:.1f} GiB are free: choose a smaller one"
+        )
 
 
 Maker = Callable[[int], SynthVolume]

@@ -101,6 +101,7 @@ def test_blob_writes_images_and_masks_only(tmp_path: Path) -> None:
         (["--seed", "-1"], "--seed -1"),
         (["--preset", "stm"], "preset 'stm' is unknown"),
         (["--shape", "2", "9", "9"], "at least 4 voxels"),
+        (["--shape", "90000", "90000", "90000"], "GiB of memory"),
         (["--spacing", "1", "0", "1"], "all above 0"),
         (["--from-swc", "nowhere.swc"], "nowhere.swc: no such file"),
         (["--kind", "blob", "--from-swc", __file__], "exclude each other"),

@@ -106,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
             _write(args.output, name, make(number))
     print(f"{count} cases in {args.output}")
     truth = "tracings" if args.kind == "neuron" else "masks"
-    sources = f"--images {args.output / 'images'} --{truth} {args.output / truth}"
-    print(f"next: neurino convert {sources} --dataset-id 1 --name Synthetic")
+    folders = f"--images {args.output / 'images'} --{truth} {args.output / truth}"
+    print(f"next: neurino convert {folders} --dataset-id 1 --name Synthetic")
     return 0
 
 

@@ -27,7 +27,7 @@ from nnunet_neurino.figures.load import ROLES
 from nnunet_neurino.files import atomic_path
 
 EXAMPLE = """\
-  neurino synth -o synthetic --count 2 --shape 32 64 64 --preset demo
+  neurino synth -o synthetic --count 4 --seed 1 --shape 32 64 64 --preset demo
   neurino view --image synthetic/images --truth synthetic/masks --tree synthetic/tracings -o page.html"""
 
 

@@ -84,7 +84,7 @@ def with_swcgeom(tree: Tree, shape: tuple[int, int, int], spacing: tuple[float, 
     )
     size = np.array(shape[::-1]) * np.array(spacing)[::-1]
     drawn = ToImageStack(resolution=tuple(spacing[::-1])).transform(other, verbose=False, ranges=(np.zeros(3), size))
-    drawn = np.asarray(drawn).transpose(0, 2, 1) > 0
+    drawn = np.stack(list(drawn)).transpose(0, 2, 1) > 0
     label = np.zeros(shape, dtype=bool)
     common = tuple(slice(0, min(a, b)) for a, b in zip(shape, drawn.shape, strict=True))
     label[common] = drawn[common]

@@ -61,8 +61,8 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     option("--workers", type=int, metavar="N", help="cases at a time (default: up to 4)")
 
 
-def add_reading_arguments(parser: argparse.ArgumentParser, unit: str = "auto", fix: bool = False) -> None:
-    """Declare how files are taken; shared with the scripts of dataset_conversion, which set the defaults."""
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how files are taken; shared with the scripts of dataset_conversion."""
     how = parser.add_argument_group("how files are taken")
     option = how.add_argument
     text = "voxel size in micrometres (default: what each file says)"
@@ -70,10 +70,10 @@ def add_reading_arguments(parser: argparse.ArgumentParser, unit: str = "auto", f
     option("--axes", help="stored axes of the images, such as ZYX, CZYX, XYZ (default: what the files say)")
     option("--channel", type=int, help="the one channel to keep, from 0 (default: all)")
     option("--time", type=int, help="the one time point to keep, from 0 (default: refuse several)")
-    text = f"of the tracings; auto: what their comments say, else voxels if they fit (default: {unit})"
-    option("--unit", choices=("auto", "voxel", "micrometre"), default=unit, help=text)
-    text = f"apply a flip, count or unit that fits better beyond doubt (default: {'yes' if fix else 'no, only tell'})"
-    option("--fix-orientation", action=argparse.BooleanOptionalAction, default=fix, help=text)
+    text = "of the tracings; auto: what their comments say, else voxels (default: auto)"
+    option("--unit", choices=("auto", "voxel", "micrometre"), default="auto", help=text)
+    text = "apply a flip, count or unit that fits better beyond doubt (default: no, only tell)"
+    option("--fix-orientation", action=argparse.BooleanOptionalAction, default=False, help=text)
     text = "draw tubes of the tracings' radii, of one radius, or of a least radius (default: capsule)"
     option("--mode", choices=("capsule", "skeleton", "distance_binary"), default="capsule", help=text)
     option("--tube-radius", type=float, default=1.0, metavar="R", help="for skeleton, in voxels of x (default: 1)")

@@ -35,6 +35,13 @@ def without_role(stem: str) -> str:
     return re.sub(r"[._\- ]+", "_", _ROLE.sub("", stem)).strip("_").lower()
 
 
+def is_mask_name(stem: str) -> bool:
+    """Does the stem say that the file is a mask ("cell1_mask", "label_3")?"""
+    return (
+        re.search(r"(?:^|[._\- ])(?:masks?|labels?|seg|segmentation|gt)(?:[._\- ]|$)", stem, re.IGNORECASE) is not None
+    )
+
+
 def case_name(stem: str) -> str:
     """A case identifier of letters, digits, dots, dashes and underscores."""
     return re.sub(r"[^A-Za-z0-9.\-]+", "_", stem).strip("._-") or "case"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from nnunet_neurino.conversion.names import case_name, stacks_in, stem_of, tracings_in, without_role
+from nnunet_neurino.conversion.names import case_name, is_mask_name, stacks_in, stem_of, tracings_in, without_role
 from nnunet_neurino.conversion.settings import Case
 from nnunet_neurino.errors import NeurinoError
 
@@ -25,6 +25,8 @@ def find_cases(images: Path, tracings: Path | None = None, masks: Path | None = 
     "b.v3dpbd.swc"); they are equal without words such as image, tracing, label ("a_image.tif", "a_gold.swc"); one
     begins with the other ("a.tif", "a_app2.swc"); both are the only ones in a folder of the same name. Files
     "a_0000.tif", "a_0001.tif" are channels of one image.
+
+    In one folder with images, masks are told by a word such as mask, label, seg.
 
     Images left over become test cases, unless tracings are left over as well: then the names probably do not match,
     and both are refused. Two tracings for one image, two images for one tracing, and two cases with one identifier
@@ -43,8 +45,8 @@ def find_cases(images: Path, tracings: Path | None = None, masks: Path | None = 
     if tracings is not None:
         partners = tracings_in(tracings)
     elif masks is not None:
-        partners = stacks_in(masks)
-        groups = {k: v for k, v in groups.items() if not set(v) & set(partners)} if masks != images else groups
+        partners = [p for p in stacks_in(masks) if masks.resolve() != images.resolve() or is_mask_name(stem_of(p))]
+        groups = {k: v for k, v in groups.items() if not set(v) & set(partners)}
     if where is not None and not partners:
         what = "tracings (.swc, .eswc)" if tracings is not None else "masks"
         raise NeurinoError(f"{where}: no {what} found")

@@ -22,7 +22,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from nnunet_neurino.swc import Tree, resample
+from nnunet_neurino.swc import Tree, merge_touching, resample
 
 _MERGE_LENGTH = 5.0  # a label merges two trees when it holds at least this much cable of each, in voxels
 
@@ -48,9 +48,7 @@ class ConnectivityScores:
     reason: str | None = None
 
 
-def connectivity_scores(
-    segmentation: NDArray, truth: Tree | Sequence[Tree], step: float = 1.0
-) -> ConnectivityScores:
+def connectivity_scores(segmentation: NDArray, truth: Tree | Sequence[Tree], step: float = 1.0) -> ConnectivityScores:
     """Judge a segmentation by true trees.
 
     Args:
@@ -66,7 +64,7 @@ def connectivity_scores(
     if labels.dtype == bool:
         labels, _ = ndimage.label(segmentation, np.ones((3, 3, 3), dtype=bool))
     trees = [truth] if isinstance(truth, Tree) else list(truth)
-    parts = [_labelled_edges(resample(tree, step), labels) for tree in trees]
+    parts = [_labelled_edges(resample(merge_touching(tree), step), labels) for tree in trees]
     node_count = np.cumsum([0] + [len(part[0]) for part in parts])
     edges = np.concatenate([part[1] + start for part, start in zip(parts, node_count[:-1], strict=True)])
     at_node = np.concatenate([part[0] for part in parts])

@@ -18,7 +18,7 @@ target.
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from nnunet_neurino.swc import Tree, read_swc
 
 # Rounding of interpolated coordinates must not move a sample that is exactly at the threshold below it.
 _ROUNDING = 1e-10
+_NOT_SCORES = ("n_points_pred", "n_points_truth", "threshold", "reason")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def neuron_distance(
     if empty:
         nodes = {"prediction": len(pred), "truth": len(truth)}
         reason = " and ".join(f"the {name} has no edge ({nodes[name]} nodes)" for name in empty)
-        return NeuronDistance(*[None] * 10, *counts, threshold=threshold, reason=reason)
+        return _undefined(counts, threshold, reason)
     forth = _directed(pred_points, pred_weights, truth, threshold)
     back = _directed(truth_points, truth_weights, pred, threshold)
     different = [d.dsa for d in (forth, back) if d.pds > 0]
@@ -120,6 +121,17 @@ def neuron_distance(
         n_points_pred=counts[0],
         n_points_truth=counts[1],
         threshold=threshold,
+    )
+
+
+def _undefined(counts: tuple[int, int], threshold: float, reason: str) -> NeuronDistance:
+    scores = (field.name for field in fields(NeuronDistance) if field.name not in _NOT_SCORES)
+    return NeuronDistance(
+        **dict.fromkeys(scores),
+        n_points_pred=counts[0],
+        n_points_truth=counts[1],
+        threshold=threshold,
+        reason=reason,
     )
 
 

@@ -80,12 +80,12 @@ def voxel_scores(pred: Mask, truth: Mask, spacing: Sequence[float] | None = None
         precision=hits / predicted if predicted else None,
         recall=hits / true if true else None,
         f1=2 * hits / (predicted + true) if predicted + true else None,
-        hd95=in_voxels and in_voxels.pooled,
-        hd95_directed=in_voxels and in_voxels.pred_to_truth,
-        hd95_truth_to_pred=in_voxels and in_voxels.truth_to_pred,
-        hd95_um=in_um and in_um.pooled,
-        hd95_directed_um=in_um and in_um.pred_to_truth,
-        hd95_truth_to_pred_um=in_um and in_um.truth_to_pred,
+        hd95=in_voxels.pooled if in_voxels else None,
+        hd95_directed=in_voxels.pred_to_truth if in_voxels else None,
+        hd95_truth_to_pred=in_voxels.truth_to_pred if in_voxels else None,
+        hd95_um=in_um.pooled if in_um else None,
+        hd95_directed_um=in_um.pred_to_truth if in_um else None,
+        hd95_truth_to_pred_um=in_um.truth_to_pred if in_um else None,
         reason=reason,
     )
 

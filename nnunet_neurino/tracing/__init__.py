@@ -1,6 +1,8 @@
 """From a mask or probability map to SWC trees: our own tracer, and external programs behind the same function."""
 
+from nnunet_neurino.tracing.choice import TRACERS, trace_with
+from nnunet_neurino.tracing.external import find_external_tracers, trace_external
 from nnunet_neurino.tracing.settings import TraceSettings
 from nnunet_neurino.tracing.tracer import trace
 
-__all__ = ["TraceSettings", "trace"]
+__all__ = ["TRACERS", "TraceSettings", "find_external_tracers", "trace", "trace_external", "trace_with"]

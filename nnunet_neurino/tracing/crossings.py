@@ -7,7 +7,7 @@ A fork never looks like that: its daughters leave at an angle to the parent and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,7 @@ def split_crossings(lines: Lines) -> tuple[Lines, Crossings]:
             chain = [first, *range(len(points), len(points) + len(between)), last]
             points.extend(between.tolist())
             radii.extend([0.5 * float(lines.radii[first] + lines.radii[last])] * len(between))
-            edges.extend(zip(chain[:-1], chain[1:], strict=True))
+            edges.extend(pairwise(chain))
             chains.append(chain)
         for i, arm in enumerate(arms):  # a fork beside the crossing stays with the nearer of the two
             if i not in {*passing.pairs[0], *passing.pairs[1]}:

@@ -1,8 +1,6 @@
-"""What counts as neurite: a mask as it is, a probability map by hysteresis, and a word about what it was taken for."""
+"""What counts as neurite: a mask as it is, a probability map by hysteresis."""
 
 from __future__ import annotations
-
-import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,62 +8,49 @@ from skimage.filters import apply_hysteresis_threshold
 
 from nnunet_neurino.errors import NeurinoError
 
-_DENSE = 0.5  # a neurite mask that fills more of the image than this is no neurite mask
+MOST_LABELS = 20  # whole numbers up to this are labels, more of them an 8-bit probability map
 
 
-def foreground(volume: NDArray, low: float, high: float) -> tuple[NDArray[np.bool_], bool]:
+def foreground(volume: NDArray, low: float, high: float, name: str = "the mask") -> tuple[NDArray[np.bool_], str]:
     """Make a mask of a mask or a probability map.
 
     Args:
         volume: (z, y, x). Two different values at most, or whole numbers up to 20: a mask (or label image) whose
-            foreground is everything above 0. Numbers between 0 and 1: probabilities. Other 8-bit images: probabilities
+            foreground is everything above 0. Numbers between 0 and 1: probabilities. Other 8-bit numbers: probabilities
             times 255.
         low, high: everything above ``low`` that is connected to something above ``high`` is foreground.
+        name: what messages call the volume.
 
     Returns:
-        The mask, and whether ``volume`` was taken for a probability map.
+        The mask, and a note if ``volume`` was taken for a probability map (else "").
 
     Raises:
-        NeurinoError: not three axes, values that are neither, NaN, or nearly everything is foreground.
+        NeurinoError: not three axes, no voxels, NaN, or other values.
     """
     if volume.ndim != 3:
-        raise NeurinoError(f"expected a mask with the axes z, y, x, got {volume.ndim} axes {volume.shape}; pick a channel")
+        raise NeurinoError(f"{name}: {volume.ndim} axes {volume.shape}; expected z, y, x: pick one channel")
     if not volume.size:
-        raise NeurinoError("the mask has no voxels; expected an image with z, y and x above 0")
-    mask, is_probability = _split(volume, low, high)
-    share = np.count_nonzero(mask) / mask.size
-    if share > _DENSE and mask.size > 1000:
-        raise NeurinoError(
-            f"{share:.0%} of the image is foreground: expected a mask of thin neurites; invert the mask or use "
-            "higher thresholds"
-        )
-    return mask, is_probability
-
-
-def _split(volume: NDArray, low: float, high: float) -> tuple[NDArray[np.bool_], bool]:
+        raise NeurinoError(f"{name}: no voxels; expected an image with z, y and x above 0")
     if volume.dtype == bool:
-        return volume, False
+        return volume, ""
+    if volume.dtype.kind not in "iuf":
+        raise NeurinoError(f"{name}: voxels of type {volume.dtype}; expected a mask of 0 and 1")
     least, most = float(volume.min()), float(volume.max())
     if not (np.isfinite(least) and np.isfinite(most)):
-        raise NeurinoError("the mask contains NaN or infinite values: expected 0 and 1, or probabilities")
-    if np.issubdtype(volume.dtype, np.integer):
-        if least >= 0 and (most <= 20 or _two_values(volume, most)):
-            return volume > 0, False
-        if least >= 0 and most <= 255:
-            warnings.warn(
-                f"values from {least:g} to {most:g} instead of 0 and 1: taken for a probability map times 255", stacklevel=4
-            )
-            return apply_hysteresis_threshold(volume, low * 255, high * 255), True
-    elif least >= 0 and most <= 1 and not _two_values(volume, most):
-        return apply_hysteresis_threshold(volume, low, high), True
-    elif least >= 0 and (_two_values(volume, most) or (most <= 20 and bool((volume == np.rint(volume)).all()))):
-        return volume > 0, False
+        raise NeurinoError(f"{name}: contains NaN or infinite values; expected a mask of 0 and 1, or probabilities")
+    if least >= 0:
+        whole = volume.dtype.kind in "iu" or bool((volume == np.rint(volume)).all())
+        if (whole and most <= MOST_LABELS) or bool(((volume == 0) | (volume == most)).all()):
+            return volume > 0, ""
+        if most <= 1 or (whole and most <= 255):
+            scale = 1.0 if most <= 1 else 255.0
+            taken = f"values from {least:.3g} to {most:.3g} were taken for probabilities"
+            taken += " times 255" if scale > 1 else ""
+            limits = f"{high:g}" if low == high else f"{high:g} where connected down to {low:g}"
+            return apply_hysteresis_threshold(
+                volume, low * scale, high * scale
+            ), f"{taken}; foreground is above {limits}"
     raise NeurinoError(
-        f"values from {least:g} to {most:g} in {volume.dtype}: expected a mask (0 and 1, or labels up to 20) or a "
-        "probability map (0 to 1, or 0 to 255 in 8 bits); threshold the image first"
+        f"{name}: values from {least:.6g} to {most:.6g}; expected a mask (0 and 1, or labels up to {MOST_LABELS}) or "
+        "probabilities (0 to 1, or 0 to 255): threshold the image first"
     )
-
-
-def _two_values(volume: NDArray, most: float) -> bool:
-    """Whether nothing but 0 and one other value occurs."""
-    return bool(((volume == 0) | (volume == most)).all())

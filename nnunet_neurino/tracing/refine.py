@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines
+from nnunet_neurino.tracing.soma import find_somata
 
 Mask = NDArray[np.bool_]
 
@@ -53,15 +56,41 @@ def straighten_tips(lines: Lines) -> Lines:
     return Lines(points, radii, lines.edges)
 
 
+def recentre(lines: Lines, voxels: Floats) -> Lines:
+    """Move every point to the mean of the foreground voxels that it is the nearest point of.
+
+    The fronts of a wave are slanted, the cells of the nearest-point rule are straight cross-sections. Tips and cell
+    bodies stay, and no point moves further than its radius.
+
+    Args:
+        lines: centre lines.
+        voxels: (n, 3) positions of the foreground voxels in the unit of the lines.
+    """
+    if not len(lines.points) or not len(voxels):
+        return lines
+    distance, nearest = cKDTree(lines.points).query(voxels, workers=-1)
+    own = distance <= 2.0 * lines.radii[nearest] + 2.0
+    nearest, voxels = nearest[own], voxels[own]
+    size = np.bincount(nearest, minlength=len(lines.points))
+    sums = np.stack([np.bincount(nearest, voxels[:, a], minlength=len(lines.points)) for a in range(3)], axis=1)
+    shift = sums / np.maximum(size, 1)[:, None] - lines.points
+    movable = (lines.degree() >= 2) & (size > 0)
+    movable[find_somata(lines)] = False
+    movable &= np.linalg.norm(shift, axis=1) <= np.maximum(lines.radii, 1.0)
+    return replace(lines, points=lines.points + shift * movable[:, None])
+
+
 def smooth(lines: Lines, rounds: int, mask: Mask, scale: Floats) -> Lines:
     """Move every point towards the mean of its two neighbours, but never so that a line crosses more background.
 
-    Forks and tips stay where they are.
+    A fork moves as a point of the straightest line through it. Tips and cell bodies stay.
     """
-    movable = np.flatnonzero(lines.degree() == 2)
+    free = lines.degree() >= 2
+    free[find_somata(lines)] = False
+    movable = np.flatnonzero(free)
     if not rounds or not len(movable):
         return lines
-    pairs = _two_neighbours(lines, movable)
+    pairs = _straightest_neighbours(lines, movable)
     points = lines.points.copy()
     before = _outside(points, movable, pairs, mask, scale)
     for _ in range(rounds):
@@ -77,11 +106,20 @@ def smooth(lines: Lines, rounds: int, mask: Mask, scale: Floats) -> Lines:
     return replace(lines, points=points)
 
 
-def _two_neighbours(lines: Lines, movable: Ints) -> Ints:
+def _straightest_neighbours(lines: Lines, movable: Ints) -> Ints:
+    """The two neighbours (n, 2) of each point that lie most nearly on opposite sides of it."""
     both = np.concatenate([lines.edges, lines.edges[:, ::-1]])
     both = both[np.argsort(both[:, 0], kind="stable")]
     first = np.searchsorted(both[:, 0], movable)
-    return np.stack([both[first, 1], both[first + 1, 1]], axis=1)
+    pairs = np.stack([both[first, 1], both[first + 1, 1]], axis=1)
+    degree = lines.degree()
+    for row in np.flatnonzero(degree[movable] > 2).tolist():
+        around = both[first[row] : first[row] + degree[movable[row]], 1]
+        ways = lines.points[around] - lines.points[movable[row]]
+        ways = ways / np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-12)
+        a, b = np.unravel_index(int(np.argmin(ways @ ways.T)), (len(around), len(around)))
+        pairs[row] = around[a], around[b]
+    return pairs
 
 
 def _outside(points: Floats, movable: Ints, pairs: Ints, mask: Mask, scale: Floats) -> Floats:
@@ -109,13 +147,11 @@ def resample(lines: Lines, spacing: float, mask: Mask, scale: Floats) -> Lines:
         points.append(new_points[1:-1])
         radii.append(new_radii[1:-1])
         chain = [number[path[0]], *inner, number[path[-1]]]
-        edges.extend(zip(chain[:-1], chain[1:], strict=True))
+        edges.extend(pairwise(chain))
     return Lines(np.concatenate(points), np.concatenate(radii), np.array(edges, dtype=np.int64).reshape(-1, 2))
 
 
-def _resample_path(
-    points: Floats, radii: Floats, spacing: float, mask: Mask, scale: Floats
-) -> tuple[Floats, Floats]:
+def _resample_path(points: Floats, radii: Floats, spacing: float, mask: Mask, scale: Floats) -> tuple[Floats, Floats]:
     along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     wanted = np.linspace(0.0, along[-1], max(round(along[-1] / spacing), 1) + 1)
 
@@ -124,8 +160,6 @@ def _resample_path(
 
     coarse = at(wanted)
     crossing = np.flatnonzero(outside_share(coarse[:-1], coarse[1:], mask, scale) > 0)
-    kept = [
-        along[(along > wanted[i] + 1e-9) & (along < wanted[i + 1] - 1e-9)] for i in crossing if len(points) > 2
-    ]
+    kept = [along[(along > wanted[i] + 1e-9) & (along < wanted[i + 1] - 1e-9)] for i in crossing if len(points) > 2]
     places = np.unique(np.concatenate([wanted, *kept]))
     return at(places), np.interp(places, along, radii)

@@ -36,7 +36,7 @@ class TraceSettings:
     high: float = 0.5
     min_voxels: int = 8
     min_length: float = 6.0
-    step: float = 2.0
+    step: float = 1.5
     bridge_length: float = 10.0
     bridge_angle: float = 50.0
     bridge_evidence: float = 0.15

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,12 +16,13 @@ from nnunet_neurino.tracing.evidence import Evidence
 from nnunet_neurino.tracing.foreground import foreground
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines
 from nnunet_neurino.tracing.prune import merge_close_forks, prune_spurs
-from nnunet_neurino.tracing.refine import resample, smooth, straighten_tips
-from nnunet_neurino.tracing.soma import SOMA_RATIO, star_somata
+from nnunet_neurino.tracing.refine import recentre, resample, smooth, straighten_tips
 from nnunet_neurino.tracing.settings import TraceSettings
+from nnunet_neurino.tracing.soma import SOMA_RATIO, star_somata
 from nnunet_neurino.tracing.wave import VoxelGraph, select, thickest, voxel_graph, wave_lines
 
 _MOST_VOXELS = 12_000_000
+_DENSE = 0.5  # a neurite mask that fills more of the image than this is no neurite mask
 
 
 def trace(
@@ -58,18 +60,29 @@ def trace(
         raise NeurinoError(f"spacing {tuple(spacing)}: expected three sizes z, y, x above 0 in micrometres")
     volume = np.asarray(volume)
     if image is not None and image.shape != volume.shape:
-        raise NeurinoError(f"the mask has the shape {volume.shape} (z, y, x) and the image {image.shape}: expected the same")
-    mask, is_probability = foreground(volume, settings.low, settings.high)
+        raise NeurinoError(
+            f"the mask has the shape {volume.shape} (z, y, x) and the image {image.shape}: expected the same"
+        )
+    mask, note = foreground(volume, settings.low, settings.high)
+    if note:
+        warnings.warn(note, stacklevel=2)
+    share = np.count_nonzero(mask) / mask.size
+    if share > _DENSE and mask.size > 1000:
+        raise NeurinoError(
+            f"{share:.0%} of the image is foreground: expected a mask of thin neurites; "
+            "invert it or use higher thresholds"
+        )
     scale = size / size.min()
-    lines, root = _centre_lines(mask, scale, settings)
-    if image is not None or is_probability:
+    lines, voxels, root = _centre_lines(mask, scale, settings)
+    if image is not None or note:
         evidence = Evidence.of(volume if image is None else image, mask, scale)
     else:
         evidence = None
     lines = _join_and_part(lines, evidence, np.array(mask.shape) * scale, settings)
     lines = _drop_short(lines, settings.min_length)
     lines = merge_close_forks(prune_spurs(lines, settings.prune))
-    lines = smooth(lines, settings.smooth, mask, scale)
+    for _ in range(settings.smooth):
+        lines = smooth(recentre(lines, voxels), 1, mask, scale)
     if settings.spacing_out > 0:
         lines = resample(lines, settings.spacing_out, mask, scale)
     return _to_tree(lines, root, scale, size, settings)
@@ -90,7 +103,9 @@ def _join_and_part(lines: Lines, evidence: Evidence | None, size: Floats, settin
     return rejoin_doubtful(lines, crossings, size)
 
 
-def _centre_lines(mask: NDArray[np.bool_], scale: Floats, settings: TraceSettings) -> tuple[Lines, Floats | None]:
+def _centre_lines(
+    mask: NDArray[np.bool_], scale: Floats, settings: TraceSettings
+) -> tuple[Lines, Floats, Floats | None]:
     """Centre lines of all components, without spurs, and the wished position of a root."""
     count = int(np.count_nonzero(mask))
     if count > _MOST_VOXELS:
@@ -104,10 +119,11 @@ def _centre_lines(mask: NDArray[np.bool_], scale: Floats, settings: TraceSetting
     large = (np.bincount(component) >= settings.min_voxels)[component] if count else np.zeros(0, dtype=bool)
     graph = select(graph, large)
     if not len(graph.voxels):
-        return Lines(np.empty((0, 3)), np.empty(0), np.empty((0, 2), dtype=np.int64)), root
+        return Lines(np.empty((0, 3)), np.empty(0), np.empty((0, 2), dtype=np.int64)), np.empty((0, 3)), root
     component = np.unique(component[large], return_inverse=True)[1]
     wave = wave_lines(graph, _seeds(graph, component, root), settings.step)
-    return straighten_tips(prune_spurs(star_somata(wave), 0.15 * settings.prune)), root
+    lines = straighten_tips(prune_spurs(star_somata(wave), 0.15 * settings.prune))
+    return lines, graph.voxels * scale, root
 
 
 def _seeds(graph: VoxelGraph, component: Ints, root: Floats | None) -> Ints:
@@ -149,9 +165,7 @@ def _roots(lines: Lines, wished: Floats | None) -> Ints:
     return roots
 
 
-def _to_tree(
-    lines: Lines, wished: Floats | None, scale: Floats, size: Floats, settings: TraceSettings
-) -> Tree:
+def _to_tree(lines: Lines, wished: Floats | None, scale: Floats, size: Floats, settings: TraceSettings) -> Tree:
     """Direct the lines away from their roots and put them into the wanted unit, the longest neuron first."""
     if not len(lines.points):
         return Tree.build(np.empty((0, 3)), np.empty(0, dtype=np.int64), unit=settings.unit)

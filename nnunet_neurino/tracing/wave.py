@@ -97,9 +97,7 @@ def select(graph: VoxelGraph, wanted: NDArray[np.bool_]) -> VoxelGraph:
         return graph
     number = (np.cumsum(wanted) - 1).astype(np.int32)
     kept = wanted[graph.links[:, 0]]
-    return VoxelGraph(
-        graph.voxels[wanted], number[graph.links[kept]], graph.lengths[kept], graph.border, graph.spacing
-    )
+    return VoxelGraph(graph.voxels[wanted], number[graph.links[kept]], graph.lengths[kept], graph.border, graph.spacing)
 
 
 def wave_lines(graph: VoxelGraph, seeds: Ints, step: float) -> Lines:
@@ -139,7 +137,7 @@ def _onto_foreground(centre: Floats, graph: VoxelGraph, point: NDArray) -> Float
     squared = np.einsum("ij,ij->i", offset, offset)
     order = np.lexsort((squared, point))
     nearest = order[np.searchsorted(point[order], np.arange(len(centre)))]
-    outside = (np.abs(graph.voxels[nearest] - centre) > 0.5 + 1e-9).any(axis=1)
+    outside = np.any(np.abs(graph.voxels[nearest] - centre) > 0.5 + 1e-9, axis=1)
     return np.where(outside[:, None], graph.voxels[nearest], centre)
 
 

@@ -1,0 +1,169 @@
+"""Score predictions against truths: masks with masks, SWC trees with SWC trees, or one with the other.
+
+PRED and TRUTH are two files, or two folders with files of the same names. A mask that meets a tree is traced first.
+Prints a table. For folders also writes scores.json and scores.csv (means with 95 % bootstrap intervals; into PRED,
+or into --output). Undefined scores are null and counted, with the reason. A broken case is reported, the others are
+scored, and the exit status is 1. Tree distances are in the unit of the trees (voxels, unless both files are in
+micrometres). With --versus, a second method is scored on the same truths and compared case by case. With
+--table seeds, PRED is a folder METHOD/DATASET/scores.json and the layout of the papers' tables is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.files import write_json, write_text
+from nnunet_neurino.metrics.case import CaseOptions, Tracer
+from nnunet_neurino.metrics.dataset import (
+    DatasetScores,
+    as_csv,
+    as_json,
+    case_json,
+    comparison_json,
+    find_pairs,
+    score_files,
+    score_pairs,
+)
+from nnunet_neurino.metrics.tables import case_table, comparison_table, dataset_table, seeds_tables
+from nnunet_neurino.swc import Tree
+from nnunet_neurino.tracing import TRACERS, trace_with
+
+EXAMPLE = """  neurino synth -o synthetic --count 2 --shape 32 64 64
+  neurino trace synthetic/masks/case_000.tif -o traced.swc
+  neurino evaluate traced.swc synthetic/tracings/case_000.swc --json scores.json
+  neurino evaluate synthetic/masks synthetic/tracings --output scores"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``neurino evaluate``."""
+    parser.add_argument("pred", metavar="PRED", type=Path, help="predicted mask or SWC file, or a folder of them")
+    parser.add_argument(
+        "truth", metavar="TRUTH", type=Path, nargs="?", help="true mask or SWC file, or a folder of them"
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all scores to this file (default: none)")
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, help="folder for scores.json and scores.csv (default: PRED, for folders)"
+    )
+    parser.add_argument(
+        "--spacing",
+        metavar=("Z", "Y", "X"),
+        nargs=3,
+        type=float,
+        help="voxel size in micrometres (default: the files'); brings trees in micrometres into voxels",
+    )
+    parser.add_argument(
+        "--threshold",
+        metavar="D",
+        type=float,
+        default=2.0,
+        help="distance from which on DSA and PDS count a place as different, in the trees' unit (default: 2)",
+    )
+    parser.add_argument(
+        "--tolerance",
+        metavar="D",
+        type=float,
+        default=2.0,
+        help="distance up to which cable is right in the length scores, in the trees' unit (default: 2)",
+    )
+    parser.add_argument(
+        "--trace", action="store_true", help="trace two masks as well and score their trees (default: no)"
+    )
+    parser.add_argument(
+        "--tracer", choices=TRACERS, default="neurino", help="what traces masks (default: neurino, our own)"
+    )
+    parser.add_argument("--versus", metavar="DIR", type=Path, help="folder of a second method's predictions to compare")
+    parser.add_argument(
+        "--table", choices=["seeds"], help="print the papers' layout from PRED/METHOD/DATASET/scores.json"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``neurino evaluate``; 0, or 1 when a case could not be scored."""
+    if args.table:
+        _needs_folder(args.pred)
+        print(seeds_tables(args.pred))
+        return 0
+    if args.truth is None:
+        raise NeurinoError("TRUTH is missing: give two files or two folders, or --table seeds with a folder of results")
+    for path in filter(None, (args.pred, args.truth, args.versus)):
+        if not path.exists():
+            raise NeurinoError(f"{path}: no such file or folder; expected masks or SWC files")
+    options = CaseOptions(args.threshold, args.tolerance, args.trace)
+    if args.pred.is_dir() != args.truth.is_dir():
+        raise NeurinoError(f"{args.pred} and {args.truth}: expected two files or two folders, not one of each")
+    if args.pred.is_dir():
+        return _folders(args, options)
+    return _files(args, options)
+
+
+def _files(args: argparse.Namespace, options: CaseOptions) -> int:
+    if args.versus:
+        raise NeurinoError("--versus compares folders; give folders of predictions and truths")
+    scores = score_files(args.pred, args.truth, _tracer(args.tracer), options, args.spacing)
+    content = case_json(scores)
+    for note in scores.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(case_table(scores))
+    for path in _json_paths(args):
+        write_json(path, content)
+    return 0
+
+
+def _folders(args: argparse.Namespace, options: CaseOptions) -> int:
+    result = _score_folder(args.pred, args, options)
+    content = as_json(result)
+    print(dataset_table(result))
+    failed = _report_failures(result, args.pred)
+    if args.versus:
+        _needs_folder(args.versus)
+        other = _score_folder(args.versus, args, options)
+        content["versus"] = {"folder": str(args.versus), "paired": comparison_json(result, other)}
+        print(f"\n{args.pred} minus {args.versus}, case by case")
+        print(comparison_table(result, other, (args.pred.name, args.versus.name)))
+        failed |= _report_failures(other, args.versus)
+    folder = args.output or args.pred
+    for path in {folder / "scores.json", *_json_paths(args)}:
+        write_json(path, content)
+    write_text(folder / "scores.csv", as_csv(result))
+    print(f"\nwritten: {folder / 'scores.json'}, {folder / 'scores.csv'}")
+    return 1 if failed else 0
+
+
+def _score_folder(folder: Path, args: argparse.Namespace, options: CaseOptions) -> DatasetScores:
+    pairs = find_pairs(folder, args.truth)
+    progress = tqdm(pairs, desc=folder.name, unit="case", disable=None)
+    return score_pairs(progress, _tracer(args.tracer), options, args.spacing)
+
+
+def _report_failures(result: DatasetScores, folder: Path) -> bool:
+    for case, scores in result.cases.items():
+        for note in scores.notes:
+            if "micrometre" in note or "outside" in note or "probabilit" in note:
+                print(f"note: {case}: {note}", file=sys.stderr)
+    for case, message in result.failed.items():
+        print(f"not scored: {folder.name}/{case}: {message}", file=sys.stderr)
+    return bool(result.failed)
+
+
+def _tracer(name: str) -> Tracer:
+    def tracer(mask: NDArray[np.bool_], spacing: Sequence[float]) -> Tree:
+        return trace_with(name, mask, spacing)
+
+    return tracer
+
+
+def _json_paths(args: argparse.Namespace) -> list[Path]:
+    return [args.json] if args.json else []
+
+
+def _needs_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise NeurinoError(f"{path}: not a folder; expected a folder of results")

@@ -1,0 +1,157 @@
+"""Trace the neurons of a mask or a probability map: one SWC file, one root for each neuron.
+
+The mask is cleaned of small components, traced along its middle, gaps are bridged where a neurite plainly goes on
+(along bright paths if --image is given), crossing neurites are taken apart, spurs are pruned, and each neuron's root
+is put into its thickest place. Coordinates are voxels (x, y, z; a whole number is the middle of a voxel) unless
+--unit micrometre.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_neurino import __version__
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.images import Stack, read_stack
+from nnunet_neurino.swc import write_swc
+from nnunet_neurino.tracing import TRACERS, TraceSettings, trace_with
+from nnunet_neurino.tracing.pieces import write_pieces
+
+EXAMPLE = """  neurino synth -o synthetic --count 1 --shape 32 64 64
+  neurino trace synthetic/masks/case_000.tif -o traced.swc --image synthetic/images/case_000.tif"""
+
+_DEFAULTS = TraceSettings()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``neurino trace``."""
+    add, default = parser.add_argument, _DEFAULTS
+    add("mask", metavar="MASK", type=Path, help="mask (0 and 1) or probability map (0 to 1, or 0 to 255 in 8 bits)")
+    add("-o", "--output", metavar="FILE.swc", type=Path, required=True, help="SWC file to write")
+    add("--image", metavar="RAW", type=Path, help="raw image: gaps are then bridged along bright paths only")
+    add(
+        "--spacing",
+        metavar=("Z", "Y", "X"),
+        nargs=3,
+        type=float,
+        help="voxel size in micrometres (default: MASK's, or 1)",
+    )
+    add("--unit", choices=["voxel", "micrometre"], default=default.unit, help="unit of the result (default: voxel)")
+    add(
+        "--root", metavar=("Z", "Y", "X"), nargs=3, type=float, help="voxel near which a root is wanted (default: none)"
+    )
+    add(
+        "--low",
+        metavar="P",
+        type=float,
+        default=default.low,
+        help=f"lower threshold of probabilities (default: {default.low})",
+    )
+    add(
+        "--high",
+        metavar="P",
+        type=float,
+        default=default.high,
+        help=f"upper threshold of probabilities (default: {default.high})",
+    )
+    add(
+        "--min-voxels",
+        metavar="N",
+        type=int,
+        default=default.min_voxels,
+        help=f"smaller components are noise (default: {default.min_voxels} voxels)",
+    )
+    add(
+        "--min-length",
+        metavar="L",
+        type=float,
+        default=default.min_length,
+        help=f"pieces with less cable are noise (default: {default.min_length:g} voxels)",
+    )
+    add(
+        "--bridge",
+        metavar="L",
+        type=float,
+        default=default.bridge_length,
+        help=f"longest gap to bridge in voxels of the finest axis, 0 for none (default: {default.bridge_length:g})",
+    )
+    add(
+        "--prune",
+        metavar="S",
+        type=float,
+        default=default.prune,
+        help=f"cut side branches that stick out by less than this many radii (default: {default.prune:g})",
+    )
+    add("--no-split", action="store_true", help="leave crossing neurites joined (default: take them apart)")
+    add("--step", metavar="L", type=float, default=0.0, help="distance of nodes in voxels (default: 0, as traced)")
+    add("--each", action="store_true", help="also write each neuron to FILE_1.swc, FILE_2.swc, ... (default: no)")
+    add("--tracer", choices=TRACERS, default=TRACERS[0], help="program that traces (default: neurino, our own)")
+    add(
+        "--timeout", metavar="S", type=float, default=3600.0, help="seconds an external tracer may take (default: 3600)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``neurino trace``."""
+    if args.output.suffix.lower() != ".swc":
+        raise NeurinoError(f"{args.output}: expected a name that ends in .swc")
+    mask = _single(args.mask, args.spacing)
+    image = None if args.image is None else _single(args.image, args.spacing)
+    spacing = mask.spacing or (image.spacing if image else None)
+    if spacing is None and args.unit == "micrometre":
+        raise NeurinoError(f"{args.mask}: the voxel size is unknown; give --spacing Z Y X in micrometres")
+    settings = TraceSettings(
+        low=args.low,
+        high=args.high,
+        min_voxels=args.min_voxels,
+        min_length=args.min_length,
+        bridge_length=args.bridge,
+        prune=args.prune,
+        split_crossings=not args.no_split,
+        spacing_out=args.step,
+        root=args.root,
+        unit=args.unit,
+    )
+    with _notes_on_stderr():
+        try:
+            tree = trace_with(
+                args.tracer,
+                np.asarray(mask.voxels),
+                spacing or (1.0, 1.0, 1.0),
+                None if image is None else np.asarray(image.voxels),
+                settings,
+                args.timeout,
+            )
+        except NeurinoError as error:
+            raise NeurinoError(f"{args.mask}: {error}") from error
+    if not len(tree):
+        print("note: nothing to trace; the SWC file has no nodes", file=sys.stderr)
+    write_swc(tree, args.output, [f"traced by neurino {__version__} from {args.mask.name}"])
+    print(f"{args.output}: {tree.n_pieces} trees, {len(tree)} nodes, {tree.length:.1f} {tree.unit}s of cable")
+    if args.each:
+        for path in write_pieces(tree, args.output):
+            print(path)
+    return 0
+
+
+def _single(path: Path, spacing: list[float] | None) -> Stack:
+    stack = read_stack(path, spacing=spacing)
+    if stack.voxels.ndim != 3:
+        raise NeurinoError(f"{path}: {stack.voxels.shape[0]} channels; expected one: save that channel alone")
+    return stack
+
+
+@contextmanager
+def _notes_on_stderr() -> Iterator[None]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        print(f"note: {warning.message}", file=sys.stderr)

@@ -1,0 +1,85 @@
+"""What is to be scored: a mask or a tree, with its voxel size, read from any file that the house reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.images import read_stack
+from nnunet_neurino.images.read import SUFFIXES
+from nnunet_neurino.swc import Tree, read_swc, to_voxels
+from nnunet_neurino.tracing.foreground import foreground
+
+TREE_SUFFIXES = (".swc", ".eswc")
+_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A prediction or a truth.
+
+    Attributes:
+        name: what messages call it, usually the path.
+        mask: bool (z, y, x), or ``None`` for a tree.
+        tree: the tree, or ``None`` for a mask.
+        spacing: voxel size (z, y, x) in micrometres, or ``None`` when it is unknown.
+        notes: what was odd about the file and how it was taken.
+    """
+
+    name: str
+    mask: NDArray[np.bool_] | None = None
+    tree: Tree | None = None
+    spacing: tuple[float, float, float] | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+def is_scorable(path: Path) -> bool:
+    """Whether the file's name is that of a tree or an image stack."""
+    return path.name.lower().endswith((*TREE_SUFFIXES, *SUFFIXES)) and not path.name.startswith(".")
+
+
+def case_of(path: Path) -> str:
+    """Name of the case: the file's name without its endings, such as ``.nii.gz`` or ``.ome.tif``."""
+    name = path.name
+    for ending in sorted((*TREE_SUFFIXES, *SUFFIXES, ".ome.tif", ".ome.tiff"), key=len, reverse=True):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return path.stem
+
+
+def load(path: str | os.PathLike[str], spacing: Sequence[float] | None = None) -> Subject:
+    """Read a tree (.swc, .eswc) or a mask (any image stack).
+
+    Args:
+        path: the file.
+        spacing: voxel size (z, y, x) in micrometres; overrules the file's. A tree that says it is in micrometres is
+            brought into voxels with it.
+
+    Raises:
+        NeurinoError: the file cannot be read or is neither a mask nor a probability map.
+    """
+    path = Path(path)
+    if path.suffix.lower() in TREE_SUFFIXES:
+        tree = read_swc(path)
+        size = None if spacing is None else tuple(float(s) for s in spacing)
+        if size is not None and tree.unit == "micrometre":
+            tree = to_voxels(tree, size)
+        return Subject(str(path), tree=tree, spacing=size, notes=_tree_notes(tree))  # type: ignore[arg-type]
+    stack = read_stack(path, spacing=spacing)
+    if stack.voxels.ndim != 3:
+        raise NeurinoError(
+            f"{path}: {stack.voxels.shape[0]} channels: expected a mask with one; save that channel alone"
+        )
+    mask, note = foreground(np.asarray(stack.voxels), _THRESHOLD, _THRESHOLD, str(path))
+    notes = tuple(str(finding) for finding in stack.findings) + ((note,) if note else ())
+    return Subject(str(path), mask=mask, spacing=stack.spacing, notes=notes)
+
+
+def _tree_notes(tree: Tree) -> tuple[str, ...]:
+    return tuple(str(finding) for finding in tree.findings)

@@ -163,6 +163,7 @@ def _pictures(args: argparse.Namespace, sources: list[Path]) -> tuple[int, Maker
             tree, shape = place(tree, settings.spacing, tuple(args.shape) if args.shape else None)
         except NeurinoError as error:
             raise NeurinoError(f"{path}: {error}") from None
+        _check_memory(shape)
         return photograph((tree,), replace(settings, shape=shape), (args.seed, number))
 
     recipe = {

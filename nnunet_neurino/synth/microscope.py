@@ -17,6 +17,8 @@ Volume = NDArray[np.float32]
 
 _PER_VOXEL = 12.0  # fluorophores per voxel of a neurite: their shot noise is far below the camera's
 _FEWEST = 8.0  # and at least so many per voxel of its length
+_MOST = 3e6  # and at most about so many in all
+_THINNEST = 0.1  # voxels: a radius of 0 in a tracing means that it was not measured
 _FOCUS_CUT = 3.0  # the focus ends at so many standard deviations
 
 
@@ -44,40 +46,41 @@ def _fluorophores(tree: Tree, settings: SynthSettings, rng: np.random.Generator)
     """Positions (n, 3; x, y, z voxels) and weights of a neuron's dye; a voxel full of dye sums to 1."""
     scope = settings.microscope
     scale = np.array(settings.voxel_size[::-1])
-    nodes = tree.xyz * scale
-    edges = tree.edges()
-    child, parent = edges[:, 0], edges[:, 1]
+    nodes, radii = tree.xyz * scale, np.maximum(tree.radii, _THINNEST)
+    child, parent = tree.edges().T
     length = np.linalg.norm(nodes[child] - nodes[parent], axis=1)
     # A cell body is a ball: a wide node must not turn the edge that leaves it into a cone.
-    wide = np.minimum(tree.radii[child], tree.radii[parent])
-    steep = tree.radii[parent] - tree.radii[child] > length
-    edge_radius = np.where(steep, wide, (tree.radii[child] + tree.radii[parent]) / 2)
-    volume = np.pi * edge_radius**2 * length
-    count = np.ceil(np.maximum(_PER_VOXEL * volume, _FEWEST * length)).astype(np.int64)
-    edge = np.repeat(np.arange(len(edges)), count)
+    steep = radii[parent] - radii[child] > length
+    radius = np.where(steep, np.minimum(radii[child], radii[parent]), (radii[child] + radii[parent]) / 2)
+    volume = np.pi * radius**2 * length
+    balls = np.flatnonzero(_are_balls(tree, child, parent, steep))
+    volume_of_balls = 4 / 3 * np.pi * radii[balls] ** 3
+    sparing = min(1.0, _MOST / max(_PER_VOXEL * float(volume.sum() + volume_of_balls.sum()), 1.0))
+
+    count = np.ceil(sparing * np.maximum(_PER_VOXEL * volume, _FEWEST * length)).astype(np.int64)
+    edge = np.repeat(np.arange(len(count)), count)
     along = rng.random(len(edge))
     start, end = nodes[child[edge]], nodes[parent[edge]]
-    points = start + along[:, None] * (end - start)
-    points += edge_radius[edge, None] * _in_ball(len(edge), rng)
-    weights = (volume / np.maximum(count, 1))[edge] * edge_radius[edge] ** -scope.membrane
+    tubes = start + along[:, None] * (end - start) + radius[edge, None] * _in_ball(len(edge), rng)
+    weights = (volume * radius**-scope.membrane / np.maximum(count, 1))[edge]
     path = np.concatenate([[0.0], np.cumsum(length)])
     weights *= _labelling(scope, path[edge] + along * length[edge], float(path[-1]), rng)
 
-    for row in np.flatnonzero((tree.types == 1) | _balls(tree, length, child, parent)):
-        radius = tree.radii[row]
-        volume_of_ball = 4 / 3 * np.pi * radius**3
-        number = int(np.ceil(_PER_VOXEL * volume_of_ball))
-        points = np.concatenate([points, nodes[row] + radius * _in_ball(number, rng)])
-        weight = np.full(number, volume_of_ball / number * radius**-scope.membrane)
-        weights = np.concatenate([weights, weight])
-    return points / scale, weights / float(np.prod(scale))
+    number = np.ceil(sparing * _PER_VOXEL * volume_of_balls).astype(np.int64)
+    ball = np.repeat(np.arange(len(balls)), number)
+    filled = nodes[balls[ball]] + radii[balls[ball], None] * _in_ball(len(ball), rng)
+    weights_in_balls = (volume_of_balls * radii[balls] ** -scope.membrane / np.maximum(number, 1))[ball]
+    points = np.concatenate([tubes, filled])
+    return points / scale, np.concatenate([weights, weights_in_balls]) / float(np.prod(scale))
 
 
-def _balls(tree: Tree, length: FloatArray, child: NDArray[np.int64], parent: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Nodes much wider than the edge that leaves them (cell bodies without the type of one), and lone nodes."""
-    balls = np.zeros(len(tree.radii), dtype=bool)
-    balls[parent[tree.radii[parent] - tree.radii[child] > length]] = True
-    alone = np.ones(len(tree.radii), dtype=bool)
+def _are_balls(
+    tree: Tree, child: NDArray[np.int64], parent: NDArray[np.int64], steep: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Cell bodies, nodes much wider than the edge that leaves them (cell bodies that do not say so), lone nodes."""
+    balls = tree.types == 1
+    balls[parent[steep]] = True
+    alone = np.ones(len(tree), dtype=bool)
     alone[child] = False
     alone[parent] = False
     return np.asarray(balls | alone)

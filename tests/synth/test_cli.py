@@ -79,6 +79,22 @@ def test_from_swc_takes_a_picture_of_the_tracing(tmp_path: Path) -> None:
     assert moved.xyz - moved.xyz[0] == pytest.approx(xyz - xyz[0])
 
 
+def test_from_swc_larger_than_the_shape_is_cut(tmp_path: Path) -> None:
+    xyz = np.stack([np.arange(90.0), np.full(90, 3.0), np.full(90, 3.0)], axis=1)
+    write_swc(Tree.build(xyz, np.arange(90) - 1, radii=1.0, types=2), tmp_path / "mine.swc")
+    for shape, kept in ((("9", "9", "95"), 89.0), (("9", "9", "30"), 29.0)):
+        out = tmp_path / shape[2]
+        assert main(["synth", "-o", str(out), "--from-swc", str(tmp_path / "mine.swc"), "--shape", *shape]) == 0
+        tree = read_swc(out / "tracings" / "case_000.swc")
+        assert tree.length == pytest.approx(kept, abs=0.6)
+        assert (tree.xyz >= 0).all()
+        assert (tree.xyz <= [int(shape[2]) - 1, 8, 8]).all()
+        if kept == 89.0:
+            assert tree.xyz == pytest.approx(xyz)  # it fits and stays where it is
+        mask = read_stack(out / "masks" / "case_000.tif").voxels
+        assert mask[:, :, int(shape[2]) // 2].any()
+
+
 def test_from_swc_in_micrometres_follows_the_spacing(tmp_path: Path) -> None:
     xyz = np.array([[0.0, 0.0, 0.0], [20.0, 0.0, 0.0], [20.0, 0.0, 10.0]])
     write_swc(Tree.build(xyz, [-1, 0, 1], radii=1.0, types=2, unit="micrometre"), tmp_path / "mine.swc")

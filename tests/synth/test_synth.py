@@ -213,6 +213,19 @@ def test_image_of_a_fibre_lies_on_the_fibre_and_has_the_width_of_the_focus() -> 
     assert np.average((y - 14.6) ** 2, weights=image) == pytest.approx(1.0 + dye + 0.2, rel=0.08)
 
 
+@pytest.mark.parametrize("radius", [0.0, 1.0, 5000.0])
+def test_odd_tracings_can_be_photographed(radius: float) -> None:
+    """One node, coincident nodes, no radius, a radius far beyond the volume."""
+    scope = replace(QUIET, membrane=0.9)
+    line = ([[1, 5, 5], [9, 5, 5]], [-1, 0])
+    for xyz, parents in (line,) if radius > 1 else (line, ([[5, 5, 5]], [-1]), ([[5, 5, 5], [5, 5, 5]], [-1, 0])):
+        tree = Tree.build(np.array(xyz, float), np.array(parents), radii=radius)
+        volume = photograph((tree,), SynthSettings((11, 11, 11), microscope=scope))
+        assert volume.mask[5, 5, 5] == 1
+        if radius == 1.0 and len(set(map(tuple, xyz))) == len(xyz):
+            assert volume.image[5, 5, 5] > 10 * max(int(volume.image[0, 0, 0]), 1)
+
+
 def test_focus_is_anisotropic_in_micrometres_not_in_voxels() -> None:
     scope = replace(QUIET, psf=(2.4, 1.0), membrane=0.0)
     settings = SynthSettings((17, 31, 60), spacing=(1.2, 0.6, 0.6), microscope=scope)

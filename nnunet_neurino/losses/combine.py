@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -21,15 +21,16 @@ _SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
 class WithTASL(nn.Module):
     """Another loss and TASL: ``base + weight * TASL``, or for the published mode ``base * (1 + weight * f(TASL))``.
 
-    Wrap nnU-Net's whole loss to use TASL at full resolution only: lists of outputs and targets go to ``base`` as they
-    are, their first entries to TASL. Wrap the loss inside nnU-Net's ``DeepSupervisionWrapper`` to use it per scale.
-
     Args:
         base: the loss to extend, called as ``base(output, target)``.
         tasl: the term to add.
         weight: weight of the localised term; ``beta`` of the published one (the seeds': 0.1).
         f: ``identity``, ``sigmoid`` or ``tanh``; published mode only.
-        warmup_epochs: epochs over which the weight rises from 0, where somebody calls ``set_epoch`` before each.
+        warmup_epochs: epochs over which the weight rises from 0, at most a tenth of all; it takes somebody who calls
+            ``set_epoch`` before each.
+        scale_weights: None for TASL at full resolution only: ``base`` gets outputs and targets as they come (lists of
+            scales, or one tensor each), TASL their first entries. Else ``base`` is the loss of one scale, and the
+            whole is a sum over the scales with these weights.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class WithTASL(nn.Module):
         weight: float = 0.5,
         f: Literal["identity", "sigmoid", "tanh"] = "identity",
         warmup_epochs: float = 0.0,
+        scale_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if f not in _SHAPES:
@@ -48,22 +50,46 @@ class WithTASL(nn.Module):
         self.weight = weight
         self.f = f
         self.warmup_epochs = warmup_epochs
+        self.scale_weights = None if scale_weights is None else tuple(float(w) for w in scale_weights)
         self.ramp = 1.0
         """Share of the weight that applies now, 0 to 1."""
+        self._terms: dict[str, Tensor] = {}
 
     def set_epoch(self, epoch: int, num_epochs: int) -> None:
-        """Set the weight of an epoch (from 0); ``num_epochs`` is what trainers pass and is not needed."""
-        self.ramp = min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs > 0 else 1.0
+        """Set the weight for an epoch (from 0) of a training of ``num_epochs``."""
+        warmup = min(self.warmup_epochs, num_epochs / 10)
+        self.ramp = min(1.0, epoch / warmup) if warmup > 0 else 1.0
 
     def term_values(self) -> dict[str, Tensor]:
-        """The terms of the last call (``tasl_node``...), unweighted and detached, for logging."""
-        return {f"tasl_{name}": torch.as_tensor(value) for name, value in self.tasl.last_terms.items()}
+        """The terms of the last call at full resolution (``tasl_node``...), unweighted and detached, for logging."""
+        return self._terms
 
-    def forward(self, output: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
+    def forward(self, output: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> Tensor:
         """The combined loss; arguments as nnU-Net passes them (a list of scales, or one tensor each)."""
-        base = self.base(output, target)
-        finest, truth = (output[0], target[0]) if isinstance(output, (list, tuple)) else (output, target)
-        value = self.tasl(finest, truth)
+        if self.scale_weights is None:
+            whole = self._joined(self.base(output, target), _finest(output), _finest(target))
+            self._keep_terms()
+            return whole
+        total: Tensor | None = None
+        for weight, scale, truth in zip(self.scale_weights, output, target, strict=False):
+            if weight != 0:
+                part = weight * self._joined(self.base(scale, truth), scale, truth)
+                if total is None:
+                    self._keep_terms()
+                total = part if total is None else total + part
+        if total is None:
+            raise NeurinoError(f"WithTASL: no scale with a weight: got weights {self.scale_weights}; give one above 0")
+        return total
+
+    def _joined(self, base: Tensor, output: Tensor, target: Tensor) -> Tensor:
+        value = self.tasl(output, target)
         if self.tasl.mode == "published":
             return base * (1 + self.ramp * self.weight * _SHAPES[self.f](value.detach()))
         return base + self.ramp * self.weight * value
+
+    def _keep_terms(self) -> None:
+        self._terms = {f"tasl_{name}": torch.as_tensor(value) for name, value in self.tasl.last_terms.items()}
+
+
+def _finest(scales: Tensor | Sequence[Tensor]) -> Tensor:
+    return scales if isinstance(scales, Tensor) else scales[0]

@@ -149,14 +149,24 @@ def test_only_the_finest_scale_goes_to_tasl_and_all_to_the_base():
     torch.testing.assert_close(loss(logits, target), expected)
 
 
-def test_inside_nnunets_deep_supervision_it_counts_at_every_scale():
+@pytest.mark.parametrize("mode", MODES)
+def test_per_scale_it_counts_at_every_scale_that_has_a_weight(mode):
     from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 
     logits, target = _pair()
-    scales = [logits, logits[..., ::2, ::2, ::2]], [target, target[..., ::2, ::2, ::2]]
-    whole = DeepSupervisionWrapper(WithTASL(_Base(), TASL(), weight=0.3), (0.7, 0.3))(*scales)
-    each = [o.square().mean() + 0.3 * TASL()(o, t) for o, t in zip(*scales, strict=True)]
+    steps = [1, 2, 4]
+    scales = [[v[..., ::s, ::s, ::s] for s in steps] for v in (logits, target)]
+    inside = WithTASL(_Base(), TASL(mode=mode), weight=0.3, scale_weights=(0.7, 0.3, 0.0))
+    whole = inside(*scales)
+    each = [WithTASL(_Base(), TASL(mode=mode), weight=0.3)(o, t) for o, t in zip(*scales, strict=True)]
     torch.testing.assert_close(whole, 0.7 * each[0] + 0.3 * each[1])
+    by_nnunet = DeepSupervisionWrapper(WithTASL(_Base(), TASL(mode=mode), weight=0.3), (0.7, 0.3, 0.0))(*scales)
+    torch.testing.assert_close(whole, by_nnunet)
+    finest = TASL(mode=mode)
+    finest(logits, target)
+    assert float(inside.term_values()["tasl_node"]) == float(finest.last_terms["node"])
+    with pytest.raises(NeurinoError, match="above 0"):
+        WithTASL(_Base(), TASL(mode=mode), scale_weights=(0.0, 0.0))(*scales)
 
 
 def test_warm_up_raises_the_weight_from_zero():
@@ -166,6 +176,8 @@ def test_warm_up_raises_the_weight_from_zero():
     for epoch, share in ((0, 0.0), (1, 0.25), (3, 0.75), (4, 1.0), (9, 1.0)):
         loss.set_epoch(epoch, 100)
         torch.testing.assert_close(loss(logits, target), base + share * term)
+    loss.set_epoch(1, 20)  # a tenth of the training at most
+    torch.testing.assert_close(loss(logits, target), base + 0.5 * term)
     loss.set_epoch(0, 100)
     loss(logits, target)
     assert set(loss.term_values()) == {"tasl_node", "tasl_edge", "tasl_path"}

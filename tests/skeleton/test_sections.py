@@ -57,7 +57,7 @@ def test_it_is_a_forest_over_the_mask(mask):
     assert (graph.level[child] == graph.level[graph.parent[child]] + 1).all()
     assert (graph.level[graph.parent < 0] == 0).all()
     labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
-    of_section = [set(labels[tuple(v)] for v in graph.voxels[graph.section == s]) for s in range(graph.n_sections)]
+    of_section = [{labels[tuple(v)] for v in graph.voxels[graph.section == s]} for s in range(graph.n_sections)]
     assert all(len(s) == 1 for s in of_section)
     assert set().union(*of_section) == set(range(1, count + 1))
     root = np.array([min(s) for s in of_section])

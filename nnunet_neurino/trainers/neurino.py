@@ -9,14 +9,15 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers import model_folder
-from nnunet_neurino.trainers.loss_terms import LossTermsMixin
+from nnunet_neurino.trainers.logger import TermLogger
 from nnunet_neurino.trainers.plan_adaptation import adapt_plans, settings_in
 from nnunet_neurino.trainers.pretraining import find_source, load_into
 from nnunet_neurino.trainers.recipe import RecipeTrainer
 from nnunet_neurino.trainers.settings import ARCHITECTURE, PLANS_KEY, TrainerSettings
+from nnunet_neurino.trainers.tasl import TASLMixin, TASLOptions
 
 
-class NeurINOTrainer(LossTermsMixin, RecipeTrainer):
+class NeurINOTrainer(TASLMixin, RecipeTrainer):
     """Everything follows from ``defaults`` and the changes to them that the plans carry.
 
     A variant is a subclass with other ``defaults``. Prediction never makes an instance of it: it reads the adapted
@@ -42,6 +43,18 @@ class NeurINOTrainer(LossTermsMixin, RecipeTrainer):
         self.apply_settings()
         self.pretraining: dict[str, Any] | None = None
         self._restoring = False
+
+    @property
+    def tasl_options(self) -> TASLOptions:  # type: ignore[override]
+        """TASL as the settings say; the published form counts at every scale, as published."""
+        settings = self.settings
+        return TASLOptions(
+            mode=settings.tasl,
+            weight=settings.tasl_weight,
+            lambdas=settings.tasl_lambdas,
+            warmup_epochs=settings.tasl_warmup_epochs,
+            per_scale=settings.tasl == "published",
+        )
 
     def initialize(self) -> None:
         """Build everything; a training that starts from nothing looks for 2D weights, here and only here."""
@@ -122,3 +135,4 @@ class NeurINOTrainer(LossTermsMixin, RecipeTrainer):
         self.plans_manager = PlansManager(plans)
         self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
         self.apply_settings()
+        self.logger.local_logger = TermLogger(self.loss_term_names)

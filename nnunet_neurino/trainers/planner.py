@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunet_neurino.trainers.datasets import nnunet_folder
 from nnunet_neurino.trainers.plan_adaptation import adapt_plans
@@ -48,6 +49,21 @@ class NeurINOPlanner(ExperimentPlanner):
     ) -> None:
         super().__init__(dataset_name_or_id, plans_name=plans_name, **kwargs)
         self.settings = settings or TrainerSettings()
+
+    @staticmethod
+    def static_estimate_VRAM_usage(
+        patch_size: tuple[int, ...],
+        input_channels: int,
+        output_channels: int,
+        arch_class_name: str,
+        arch_kwargs: dict[str, Any],
+        arch_kwargs_req_import: tuple[str, ...],
+    ) -> int:
+        """nnU-Net's number. Its own way to it sets threads to nnUNet_n_proc_DA and fails where that is 0."""
+        network = get_network_from_plans(
+            arch_class_name, arch_kwargs, arch_kwargs_req_import, input_channels, output_channels, allow_init=False
+        )
+        return int(network.compute_conv_feature_map_size(patch_size))
 
     def generate_data_identifier(self, configuration_name: str) -> str:
         """The default plans' folder: see ``save_plans``."""

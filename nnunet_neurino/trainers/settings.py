@@ -84,7 +84,7 @@ class TrainerSettings:
     norm: str = "group"
     checkpointing: bool = False
 
-    patch_size: tuple[int, ...] | None = None
+    patch_size: tuple[int, int, int] | None = None
     batch_size: int | None = None
     memory: float = 12.0
     oversample_foreground: float = 0.33
@@ -112,8 +112,8 @@ class TrainerSettings:
     bottleneck_loss: bool = False
 
     tasl: Literal["localised", "published"] | None = "localised"
-    tasl_weight: float = 0.1
-    tasl_lambdas: tuple[float, ...] = (1.0, 0.5, 0.5)
+    tasl_weight: float = 0.5
+    tasl_lambdas: tuple[float, float, float] = (1.0, 0.5, 0.5)
     tasl_warmup_epochs: float = 10.0
 
     def __post_init__(self) -> None:

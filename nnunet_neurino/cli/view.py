@@ -21,6 +21,7 @@ from nnunet_neurino.figures import (
     png_bytes,
     projection_figure,
     read_training_log,
+    section_figure,
     training_figure,
 )
 from nnunet_neurino.figures.load import ROLES
@@ -53,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=3.0,
         help="skeletons farther apart than so many in-plane voxels disagree (default: 3)",
+    )
+    parser.add_argument(
+        "--slices",
+        action="store_true",
+        help="slices through the middle of the masks in place of projections (for MR images and the like)",
     )
     parser.add_argument(
         "--training",
@@ -139,7 +145,10 @@ def _draw_cases(page: Page, cases: dict[str, dict[str, Path]], args: argparse.Na
         try:
             spacing = tuple(args.spacing) if args.spacing else None
             case = load_case(name, files, spacing, args.channel, args.threshold)
-            drawn.append(png_bytes(projection_figure(case, args.tolerance, title="")))
+            figure = (
+                section_figure(case, title="") if args.slices else projection_figure(case, args.tolerance, title="")
+            )
+            drawn.append(png_bytes(figure))
             size = " x ".join(f"{step:g}" for step in case.spacing) + " µm" if case.spacing else "unknown"
             shape = " x ".join(map(str, case.shape))
             page.figure(drawn[-1], f"{name}: {shape} voxels (z, y, x), voxel size {size}.")

@@ -5,7 +5,7 @@ from nnunet_neurino.figures.curves import TrainingLog, read_training_log, traini
 from nnunet_neurino.figures.disagreement import Disagreement, disagreement
 from nnunet_neurino.figures.features import encoder_features, feature_figure, pca_rgb
 from nnunet_neurino.figures.load import load_case, match_cases
-from nnunet_neurino.figures.overlays import projection_figure
+from nnunet_neurino.figures.overlays import projection_figure, section_figure
 from nnunet_neurino.figures.page import Page, png_bytes
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "png_bytes",
     "projection_figure",
     "read_training_log",
+    "section_figure",
     "training_figure",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -46,23 +46,14 @@ def projection_figure(case: CaseView, tolerance: float = 3.0, title: str | None 
         tolerance: how far, in in-plane voxels, skeletons may be apart and still agree.
         title: default is the case's name.
     """
-    painter = _CasePainter(case)
-    panels = []
-    if case.image is not None:
-        panels.append(Panel("Raw image, maximum projection", painter.raw))
-    if case.truth is not None or case.prediction is not None:
-        legend: list[LegendEntry] = []
-        if case.truth is not None:
-            legend.append(("truth", TRUTH, "-"))
-        if case.prediction is not None:
-            legend.append(("prediction", PREDICTION, DASHED))
-        panels.append(Panel("Masks, outlined", painter.contours, tuple(legend)))
+    painter = _CasePainter(case, lambda volume, view: view.project(volume))
+    panels = _volume_panels(painter, "maximum projection")
     if case.truth_tree is not None or case.tree is not None:
         panels.append(Panel("Traced trees", painter.trees, painter.tree_legend()))
     truth, prediction = case.truth_mask(), case.predicted_mask()
     if truth is not None and prediction is not None:
         painter.found = disagreement(truth, prediction, case.voxel_size, tolerance)
-        legend = [
+        legend: list[LegendEntry] = [
             ("found", _AGREED, "-"),
             (_count("missed", painter.found.missed_boxes), TRUTH, "-"),
             (_count("extra", painter.found.extra_boxes), PREDICTION, DASHED),
@@ -75,15 +66,63 @@ def projection_figure(case: CaseView, tolerance: float = 3.0, title: str | None 
     )
 
 
+def section_figure(case: CaseView, through: Sequence[int] | None = None, title: str | None = None) -> Figure:
+    """Slices of a case in three directions, to scale: raw image, and outlines of truth and prediction.
+
+    For images of which a maximum projection shows nothing, such as those of magnetic resonance.
+
+    Args:
+        case: what to draw; its trees are left out.
+        through: the voxel (z, y, x) in which the slices meet; default is the voxel of the masks that is next to their
+            centre of mass, or the middle where there is no foreground.
+        title: default is the case's name.
+    """
+    at = _middle(case) if through is None else tuple(through)
+    if len(at) != 3 or any(not 0 <= index < length for index, length in zip(at, case.shape, strict=True)):
+        raise NeurinoError(f"{case.name}: voxel {at} is not in the volume of {case.shape} voxels (z, y, x)")
+    painter = _CasePainter(case, lambda volume, view: view.section(volume, at))
+    panels = _volume_panels(painter, f"slices z {at[0]}, y {at[1]}, x {at[2]}")
+    if not panels:
+        raise NeurinoError(f"{case.name}: nothing to draw: give an image or a mask")
+    return panels_figure(
+        panels, case.shape, case.voxel_size, case.name if title is None else title, scale_bar=case.spacing is not None
+    )
+
+
+def _volume_panels(painter: _CasePainter, how: str) -> list[Panel]:
+    case, panels = painter.case, []
+    if case.image is not None:
+        panels.append(Panel(f"Raw image, {how}", painter.raw))
+    legend: list[LegendEntry] = []
+    if case.truth is not None:
+        legend.append(("truth", TRUTH, "-"))
+    if case.prediction is not None:
+        legend.append(("prediction", PREDICTION, DASHED))
+    if legend:
+        panels.append(Panel("Masks, outlined", painter.contours, tuple(legend)))
+    return panels
+
+
+def _middle(case: CaseView) -> tuple[int, int, int]:
+    voxels = np.argwhere(
+        np.any([np.asarray(mask) != 0 for mask in (case.truth, case.prediction) if mask is not None], axis=0)
+    )
+    if len(voxels) == 0 or voxels.shape[1] != 3:
+        voxels = np.array(case.shape)[None] // 2
+    nearest = voxels[int(np.argmin(((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1)))]
+    return int(nearest[0]), int(nearest[1]), int(nearest[2])
+
+
 def _count(word: str, boxes: Sequence[object]) -> str:
     return f"{word}: {len(boxes)} place{'' if len(boxes) == 1 else 's'}"
 
 
 class _CasePainter:
-    """Draws one case on axes; projections are made once for each direction."""
+    """Draws one case on axes; ``flat`` makes a picture of a volume, once for each direction."""
 
-    def __init__(self, case: CaseView) -> None:
+    def __init__(self, case: CaseView, flat: Callable[[NDArray, View], NDArray]) -> None:
         self.case = case
+        self.flat = flat
         self.found: Disagreement | None = None
         self._grey: dict[str, NDArray] = {}
 
@@ -92,7 +131,7 @@ class _CasePainter:
         if case.image is None:
             return
         if view.name not in self._grey:
-            self._grey[view.name] = contrast(view.project(case.image))
+            self._grey[view.name] = contrast(self.flat(case.image, view))
         paint_grey(axes, self._grey[view.name], view, case.shape, case.voxel_size, dim)
 
     def raw(self, axes: Axes, view: View) -> None:
@@ -105,7 +144,7 @@ class _CasePainter:
             (self.case.prediction, PREDICTION, DASHED, 1.2),
         ):
             if mask is not None:
-                self._outline(axes, view, view.project(np.asarray(mask) != 0), colour, style, width)
+                self._outline(axes, view, self.flat(np.asarray(mask) != 0, view), colour, style, width)
 
     def _outline(self, axes: Axes, view: View, flat: NDArray, colour: str, style: LineStyle, width: float) -> None:
         if not flat.any():

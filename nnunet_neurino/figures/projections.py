@@ -30,7 +30,13 @@ class View:
 
     def project(self, volume: NDArray) -> NDArray:
         """Maximum along the direction of looking, in this view's rows and columns."""
-        flat = volume.max(axis=self.axis)
+        return self._upright(volume.max(axis=self.axis))
+
+    def section(self, volume: NDArray, through: Sequence[int]) -> NDArray:
+        """The slice through a voxel (z, y, x), in this view's rows and columns."""
+        return self._upright(volume.take(through[self.axis], axis=self.axis))
+
+    def _upright(self, flat: NDArray) -> NDArray:
         return flat if self.rows < self.columns else flat.T
 
     def extent(self, shape: Sequence[int], voxel_size: Sequence[float]) -> tuple[float, float, float, float]:

@@ -92,8 +92,8 @@ def _ellipsoid(position: tuple[Volume, ...], centre: Sequence[float], radii: NDA
 
 def _structure_level(position: tuple[Volume, ...], rng: np.random.Generator) -> Volume:
     """Distance to a bent axis divided by the local thickness: small inside the structure."""
-    turn = rng.normal(0, 0.15)
-    centre = np.array([0.12, 0.05, 0.3]) + rng.normal(0, 0.04, 3)
+    turn = rng.normal(0, 0.25)
+    centre = np.array([0.12, 0.05, 0.3]) + rng.normal(0, 0.06, 3)
     bend = rng.uniform(1.7, 2.3)
     radius = rng.uniform(0.26, 0.32)
     level = np.full(np.broadcast_shapes(*(axis.shape for axis in position)), np.inf, dtype=np.float32)

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.figures import CaseView, disagreement, projection_figure
+from nnunet_neurino.figures import CaseView, disagreement, projection_figure, section_figure
 from nnunet_neurino.figures.colours import ON_BLACK, ON_WHITE, PREDICTION, TRUTH, relative_luminance
 from nnunet_neurino.swc import Tree
 
@@ -95,6 +95,26 @@ def test_a_bright_voxel_and_a_tree_node_are_drawn_where_they_are(pixels) -> None
         box = views(figure, 1)[name].get_window_extent()
         column, row = box.x0 + right * box.width, height - box.y1 + down * box.height
         assert np.abs(picture[int(row), int(column)] / 255 - to_rgb(TRUTH)).max() < 0.1, name
+
+
+def test_slices_meet_in_the_middle_of_the_masks(pixels) -> None:
+    shape = (10, 20, 30)
+    image, mask = np.zeros(shape, np.uint8), np.zeros(shape, bool)
+    mask[6:9, 4:7, 20:25] = True
+    image[mask] = 50
+    image[1, 1, 1] = 255  # in none of the slices
+    case = CaseView("a", image=image, truth=mask)
+    figure = section_figure(case)
+    picture = pixels(figure)
+    assert "z 7, y 5, x 22" in figure.axes[0].texts[0].get_text()
+    axes = views(figure)["xy"]
+    box = axes.get_window_extent()
+    inside = picture[picture.shape[0] - int(box.y1) : picture.shape[0] - int(box.y0), int(box.x0) : int(box.x1)]
+    row, column = (int((5.5 / 20) * inside.shape[0]), int((22.5 / 30) * inside.shape[1]))
+    assert inside[row, column].min() > 200  # stretched to white: the speck does not set the contrast
+    with pytest.raises(NeurinoError, match="not in the volume"):
+        section_figure(case, through=(10, 0, 0))
+    assert "z 5, y 10, x 15" in section_figure(replace(case, truth=None)).axes[0].texts[0].get_text()
 
 
 def test_panels_say_what_is_known(case: CaseView) -> None:

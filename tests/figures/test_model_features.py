@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nnunet_neurino.cli.main import main
+from nnunet_neurino.figures import encoder_features
 from nnunet_neurino.files import write_json
 from nnunet_neurino.images import write_tiff
 from nnunet_neurino.synth import SynthVolume
@@ -68,6 +69,19 @@ PLANS = {
 DATASET = {"channel_names": {"0": "light"}, "labels": {"background": 0, "neuron": 1}, "file_ending": ".tif"}
 
 
+def save_checkpoint(weights: dict, folder: Path) -> None:
+    import torch
+
+    checkpoint = {
+        "network_weights": weights,
+        "trainer_name": "nnUNetTrainer",
+        "init_args": {"configuration": "3d_fullres"},
+        "inference_allowed_mirroring_axes": (0, 1, 2),
+    }
+    (folder / "fold_0").mkdir()
+    torch.save(checkpoint, folder / "fold_0" / "checkpoint_best.pth")
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder as nnU-Net writes it, of a network that was not trained; its own weights are all 0.01."""
@@ -79,14 +93,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(folder / "dataset.json", DATASET)
     classes = {"conv_op": torch.nn.Conv3d, "norm_op": torch.nn.InstanceNorm3d, "nonlin": torch.nn.LeakyReLU}
     network = PlainConvUNet(1, num_classes=2, deep_supervision=False, **{**ARCHITECTURE, **classes})
-    checkpoint = {
-        "network_weights": {name: torch.full_like(value, 0.01) for name, value in network.state_dict().items()},
-        "trainer_name": "nnUNetTrainer",
-        "init_args": {"configuration": "3d_fullres"},
-        "inference_allowed_mirroring_axes": (0, 1, 2),
-    }
-    (folder / "fold_0").mkdir()
-    torch.save(checkpoint, folder / "fold_0" / "checkpoint_best.pth")
+    save_checkpoint({name: torch.full_like(value, 0.01) for name, value in network.state_dict().items()}, folder)
     return folder
 
 
@@ -112,6 +119,45 @@ def test_features_of_a_model_folder(model: Path, tmp_path: Path, volume: SynthVo
     assert [len(one) for one in trained] == [len(one) for one in fresh] == [4, 6, 8]
     # With equal weights all channels are equal; fresh ones differ.
     assert np.ptp(trained[0], axis=0).max() < 1e-5 < np.ptp(fresh[0], axis=0).max()
+
+
+def test_features_with_2d_weights_alone(tmp_path: Path, volume: SynthVolume, monkeypatch) -> None:
+    import torch
+    from safetensors.torch import save_file
+    from timm.models.convnext import ConvNeXt
+
+    from nnunet_neurino.cli import model_features
+    from nnunet_neurino.networks import NeurINO
+    from nnunet_neurino.transfer import inflate_into, load_2d_weights
+
+    torch.manual_seed(0)
+    flat = ConvNeXt(depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), num_classes=0)
+    save_file(flat.state_dict(), tmp_path / "flat.safetensors")
+    arguments = {"size": "atto", "strides": [[1, 1, 1], *[[2, 2, 2]] * 4]}
+    name = "nnunet_neurino.networks.NeurINO"
+    architecture = {"network_class_name": name, "arch_kwargs": arguments, "_kw_requires_import": []}
+    configuration = {**CONFIGURATION, "architecture": architecture}
+    folder = tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    write_json(folder / "plans.json", {**PLANS, "configurations": {"3d_fullres": configuration}})
+    write_json(folder / "dataset.json", DATASET)
+    network = NeurINO(in_channels=1, num_classes=2, **arguments)
+    save_checkpoint(network.state_dict(), folder)
+    write_tiff(tmp_path / "case.tif", volume.image, volume.spacing)
+
+    seen: dict[str, list[np.ndarray]] = {}
+    monkeypatch.setattr(
+        model_features, "feature_figure", lambda patch, rows, *_args, **_options: seen.update(rows, p=patch)
+    )
+    model_features.model_feature_figure(folder, tmp_path / "case.tif", weights=str(tmp_path / "flat.safetensors"))
+    patch = seen.pop("p")
+    assert list(seen) == ["trained (checkpoint_best.pth)", "2D weights, untrained", "random weights"]
+    expected = {"trained (checkpoint_best.pth)": encoder_features(network, patch)}
+    inflate_into(network, load_2d_weights(tmp_path / "flat.safetensors"))
+    expected["2D weights, untrained"] = encoder_features(network, patch)
+    for row, maps in expected.items():
+        for one, other in zip(seen[row], maps, strict=True):
+            assert one == pytest.approx(other, abs=1e-5)
+    assert not np.allclose(seen["random weights"][0], expected["2D weights, untrained"][0], atol=1e-3)
 
 
 def test_what_is_no_model_folder_and_the_wrong_image_give_one_line(

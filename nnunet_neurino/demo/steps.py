@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,8 @@ class Step:
         work: Does it. Called with nothing; must be safe to call again after an interruption.
         settings: Everything the result depends on besides the steps before it (JSON-able).
         makes: Files or folders that must exist for the stamp to count.
-        restart_clean: Remove ``makes`` before the work starts (False for work that resumes by itself).
+        resumes: The work goes on with what an interrupted run with the same settings has left in ``makes``.
+            Otherwise ``makes`` is removed before the work starts.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Step:
     work: Callable[[], None]
     settings: Any = None
     makes: Sequence[Path] = field(default=())
-    restart_clean: bool = True
+    resumes: bool = False
 
 
 def run_steps(steps: Iterable[Step], stamps: Path) -> dict[str, float]:
@@ -56,23 +56,29 @@ def run_steps(steps: Iterable[Step], stamps: Path) -> dict[str, float]:
         for later in steps[number - 1 :]:
             (stamps / f"{later.name}.json").unlink(missing_ok=True)
         print(label, flush=True)
-        if step.restart_clean:
+        begun = stamps / f"{step.name}.begun.json"
+        if not (step.resumes and _digest_in(begun) == digest):
             for path in step.makes:
                 _remove(path)
+        write_json(begun, {"digest": digest})
         start = time.monotonic()
         step.work()
         seconds[step.name] = time.monotonic() - start
         write_json(stamp, {"digest": digest, "seconds": round(seconds[step.name], 1)})
-        print(f"      {seconds[step.name]:.0f} s", file=sys.stdout, flush=True)
+        begun.unlink()
+        print(f"      {seconds[step.name]:.0f} s", flush=True)
     return seconds
 
 
 def _is_done(step: Step, stamp: Path, digest: str) -> bool:
+    return _digest_in(stamp) == digest and all(path.exists() for path in step.makes)
+
+
+def _digest_in(stamp: Path) -> str | None:
     try:
-        finished = json.loads(stamp.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return finished.get("digest") == digest and all(path.exists() for path in step.makes)
+        return str(json.loads(stamp.read_text(encoding="utf-8"))["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _remove(path: Path) -> None:

@@ -59,3 +59,23 @@ def test_damaged_stamp_counts_as_none(pipeline, tmp_path):
     pipeline()
     (tmp_path / "stamps" / "train.json").write_text("{")
     assert pipeline() == ["train"]
+
+
+def test_work_that_resumes_keeps_its_beginnings_unless_the_settings_changed(tmp_path):
+    made = tmp_path / "model"
+
+    def run(settings: int, interrupt: bool) -> str:
+        def train() -> None:
+            made.write_text((made.read_text() if made.exists() else "") + "epoch ")
+            if interrupt:
+                raise KeyboardInterrupt
+
+        run_steps([Step("train", "train", train, settings, [made], resumes=True)], tmp_path / "stamps")
+        return made.read_text()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(1, interrupt=True)
+    assert run(1, interrupt=False) == "epoch epoch "
+    with pytest.raises(KeyboardInterrupt):
+        run(2, interrupt=True)
+    assert run(3, interrupt=False) == "epoch "

@@ -11,7 +11,7 @@ import nnunet_neurino
 
 PACKAGE = Path(nnunet_neurino.__file__).parent
 FLOOR = {
-    **dict.fromkeys(("plugin", "cli", "demo"), 5),
+    **dict.fromkeys(("plugin", "cli", "demo", "diagnosis"), 5),
     **dict.fromkeys(("trainers", "conversion"), 4),
     **dict.fromkeys(("networks", "losses", "transfer", "tracing", "metrics", "figures"), 3),
     **dict.fromkeys(("skeleton", "synth"), 2),
@@ -19,8 +19,14 @@ FLOOR = {
     **dict.fromkeys(("files", "errors", "_startup"), 0),
 }
 # Siblings that may be imported on the same floor, as docs/architecture.md says.
-SIBLINGS = {("cli", "demo"), ("demo", "cli"), ("plugin", "trainers")}
-KNOW_NNUNET = {"plugin", "cli", "demo", "trainers", "conversion"}
+SIBLINGS = {
+    ("cli", "demo"),
+    ("cli", "diagnosis"),
+    ("transfer", "networks"),
+    ("metrics", "tracing"),
+    ("images", "swc"),
+}
+KNOW_NNUNET = {"plugin", "cli", "demo", "diagnosis", "trainers", "conversion"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -1,0 +1,33 @@
+"""The result of one check."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+
+class Level(enum.IntEnum):
+    """How serious a finding is."""
+
+    OK = 0
+    NOTE = 1
+    PROBLEM = 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, what was seen, and what to do about it (empty when nothing is to be done)."""
+
+    level: Level
+    subject: str
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A function that looks at one thing; ``slow`` ones start another Python."""
+
+    look: Callable[[], Iterable[Finding]]
+    slow: bool = False

@@ -19,7 +19,6 @@ from nnunet_neurino.figures.colours import ON_BLACK, PREDICTION, TRUTH
 from nnunet_neurino.figures.disagreement import Disagreement, disagreement
 from nnunet_neurino.figures.projections import (
     DASHED,
-    DPI,
     LegendEntry,
     LineStyle,
     Panel,
@@ -154,7 +153,15 @@ class _CasePainter:
         sizes = self.case.voxel_size
         down = np.arange(-1, flat.shape[0] + 1) * sizes[view.rows]
         right = np.arange(-1, flat.shape[1] + 1) * sizes[view.columns]
-        axes.contour(right, down, rim, levels=[0.5], colors=[colour], linestyles=[style], linewidths=[width])
+        axes.contour(
+            right,
+            down,
+            rim,
+            levels=[0.5],
+            colors=[colour],
+            linestyles=[style],
+            linewidths=[width * self._fine(axes, view)],
+        )
 
     def tree_legend(self) -> tuple[LegendEntry, ...]:
         truth, tree = self.case.truth_tree, self.case.tree
@@ -181,7 +188,7 @@ class _CasePainter:
         lines = LineCollection(
             list(points[edges]),
             colors=[colours[pieces[child] % len(colours)] for child in edges[:, 0]],
-            linewidths=width,
+            linewidths=width * self._fine(axes, view),
             capstyle="round",
         )
         axes.add_collection(lines, autolim=False)
@@ -194,11 +201,12 @@ class _CasePainter:
         found = self.found
         assert found is not None
         self._background(axes, view, _DIM)
-        thickness = self._thickness(axes, view)
+        # Skeletons of large stacks are widened to about two dots, so that they stay visible.
+        thickness = [int(np.clip(round(2 / dots), 1, 15)) for dots in self._dots(axes, view)]
         picture = np.zeros((*view.project(found.agreed).shape, 4))
         for voxels, colour in ((found.agreed, _AGREED), (found.extra, PREDICTION), (found.missed, TRUTH)):
             flat = view.project(voxels)
-            flat = maximum_filter(flat, size=thickness) if thickness > 1 else flat
+            flat = maximum_filter(flat, size=thickness) if max(thickness) > 1 else flat
             picture[flat] = to_rgba(colour)
         axes.imshow(
             picture, extent=view.extent(self.case.shape, self.case.voxel_size), aspect="auto", interpolation="nearest"
@@ -207,10 +215,15 @@ class _CasePainter:
             for box in boxes[:_MOST_BOXES]:
                 self._box(axes, view, box, colour, style)
 
-    def _thickness(self, axes: Axes, view: View) -> int:
-        """Voxels that make a line of about 1.5 points, so that skeletons of large stacks stay visible."""
-        wide = axes.get_window_extent().width / DPI * 72  # points
-        return int(np.clip(round(1.5 * self.case.shape[view.columns] / wide), 1, 15))
+    def _dots(self, axes: Axes, view: View) -> tuple[float, float]:
+        """Dots of the picture per voxel, down and to the right."""
+        box = axes.get_window_extent()
+        return box.height / self.case.shape[view.rows], box.width / self.case.shape[view.columns]
+
+    def _fine(self, axes: Axes, view: View) -> float:
+        """Factor for line widths: 1 where an in-plane voxel is two dots or more, less in crowded pictures."""
+        sizes = self.case.voxel_size
+        return float(np.clip(self._dots(axes, view)[1] / sizes[view.columns] * sizes[2] / 2, 0.4, 1))
 
     def _box(self, axes: Axes, view: View, box: tuple[slice, slice, slice], colour: str, style: LineStyle) -> None:
         sizes = self.case.voxel_size

@@ -14,7 +14,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 DPI = 100
-_PANEL_WIDTH, _PANEL_HEIGHT = 5.0, 6.0  # inches, the most a panel's pictures take
+_PANEL = (5.0, 6.0)  # inches, the most a panel's pictures take, width and height
+_WIDE_PANEL = (10.12, 9.0)  # the same where a voxel would be smaller than a dot
 _HEADER, _GAP, _EDGE = 0.5, 0.06, 0.12  # inches
 TEXT = 9.5  # points
 
@@ -85,8 +86,16 @@ def panels_figure(
     size = np.array(shape) * np.array(voxel_size)
     z, y, x = size
     width, height = x + z, y + z
-    scale = min((_PANEL_WIDTH - _GAP) / width, (_PANEL_HEIGHT - _GAP) / height)  # inches per unit
-    cell = np.array([_PANEL_WIDTH + _EDGE, height * scale + _GAP + _HEADER + _EDGE])
+
+    def scale_in(panel: tuple[float, float]) -> float:
+        """Inches per unit."""
+        return min((panel[0] - _GAP) / width, (panel[1] - _GAP) / height)
+
+    panel_size = _PANEL
+    if scale_in(_PANEL) * voxel_size[2] * DPI < 1:
+        panel_size, columns = _WIDE_PANEL, 1
+    scale = scale_in(panel_size)
+    cell = np.array([panel_size[0] + _EDGE, height * scale + _GAP + _HEADER + _EDGE])
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     top = 0.4 if title else 0.05
@@ -101,7 +110,7 @@ def panels_figure(
     for number, panel in enumerate(panels):
         left = _EDGE + (number % columns) * cell[0]
         down = top + (number // columns) * cell[1]
-        _header(axes_at(left, down, _PANEL_WIDTH, _HEADER), panel)
+        _header(axes_at(left, down, panel_size[0], _HEADER), panel)
         down += _HEADER
         for view in VIEWS:
             at_x = left + (x * scale + _GAP if view is ZY else 0)

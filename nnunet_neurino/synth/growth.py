@@ -22,6 +22,7 @@ FloatArray = NDArray[np.float64]
 SOMA, AXON, DENDRITE = 1, 2, 3  # SWC structure types
 _SLOW, _FAST = 30.0, 5.0  # correlation lengths of the direction, voxels
 _SHORTEST_BRANCH = 5  # nodes
+_LARGE = 160.0  # voxels: in larger volumes neurons are larger and not denser
 _SMALLEST_NEURON = 0.4  # voxels of length, for each voxel of the volume's longest side
 
 
@@ -140,7 +141,7 @@ def _grow_neuron(growth: GrowthSettings, size: FloatArray, others: _Obstacles, r
             continue
         points, radii = points[:stop], radii[:stop]
         rows = neuron.add_path(sprout.kind, points, radii, sprout.parent)
-        sprouts.extend(_daughters(growth, sprout, rows, points, radii, rng))
+        sprouts.extend(_daughters(growth, sprout, rows, points, radii, size, rng))
     return neuron
 
 
@@ -246,12 +247,14 @@ def _daughters(
     rows: list[int],
     points: FloatArray,
     radii: FloatArray,
+    size: FloatArray,
     rng: np.random.Generator,
 ) -> list[_Sprout]:
     if sprout.order >= growth.max_order:
         return []
     daughters = []
-    place = rng.exponential(growth.branch_distance) + 6
+    distance = growth.branch_distance * max(1.0, float(size.max()) / _LARGE)
+    place = rng.exponential(distance) + 6
     while place < len(points) - 6:
         at = int(place)
         along = _unit(points[at] - points[at - 3])
@@ -262,7 +265,7 @@ def _daughters(
         if length >= 12:
             heading = math.cos(angle) * along + math.sin(angle) * aside
             daughters.append(_Sprout(rows[at], points[at], heading, radius, length, sprout.kind, sprout.order + 1))
-        place += rng.exponential(growth.branch_distance) + 6
+        place += rng.exponential(distance) + 6
     return daughters
 
 

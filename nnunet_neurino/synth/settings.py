@@ -18,7 +18,8 @@ class GrowthSettings:
         soma_radius: radius of the cell body.
         stems: number of neurites that leave a cell body, inclusive range.
         reach: length of a stem as a fraction of the largest side of the volume.
-        branch_distance: mean path length between two branch points.
+        branch_distance: mean path length between two branch points in volumes of up to 160 voxels a side; longer in
+            proportion in larger ones, so that neurons grow and do not become bushes.
         branch_angle: mean angle between a daughter and its parent, degrees.
         max_order: branches of branches of ... at most this deep.
         radius: radius at the beginning of a stem.

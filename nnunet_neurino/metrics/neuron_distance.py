@@ -88,8 +88,8 @@ def neuron_distance(
     Raises:
         NeurinoError: one tree is in voxels and the other in micrometres.
     """
-    pred = pred if isinstance(pred, Tree) else read_swc(pred)
-    truth = truth if isinstance(truth, Tree) else read_swc(truth)
+    pred = pred if isinstance(pred, Tree) else read_swc(pred, allow_empty=True)
+    truth = truth if isinstance(truth, Tree) else read_swc(truth, allow_empty=True)
     units = {pred.unit, truth.unit} - {"unknown"}
     if len(units) > 1:
         raise NeurinoError(

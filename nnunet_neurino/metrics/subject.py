@@ -66,7 +66,7 @@ def load(path: str | os.PathLike[str], spacing: Sequence[float] | None = None) -
     """
     path = Path(path)
     if path.suffix.lower() in TREE_SUFFIXES:
-        tree = read_swc(path)
+        tree = read_swc(path, allow_empty=True)
         size = None if spacing is None else tuple(float(s) for s in spacing)
         if size is not None and tree.unit == "micrometre":
             tree = to_voxels(tree, size)

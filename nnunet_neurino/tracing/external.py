@@ -167,7 +167,7 @@ def trace_external(name: str, volume: NDArray, spacing: Sequence[float] = (1, 1,
         files = _written(tracer, folder)
         if not files:
             raise NeurinoError(f"{name} wrote no SWC file; it said: {said or 'nothing'}")
-        tree = join_trees([read_swc(path) for path in files])
+        tree = join_trees([read_swc(path, allow_empty=True) for path in files])
     return _into_voxels(tracer, tree, volume, spacing)
 
 

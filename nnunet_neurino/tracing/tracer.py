@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.swc import Tree
+from nnunet_neurino.swc.tree import SOMA
 from nnunet_neurino.tracing.bridge import bridge_gaps
 from nnunet_neurino.tracing.crossings import rejoin_doubtful, split_crossings
 from nnunet_neurino.tracing.evidence import Evidence
@@ -40,7 +41,8 @@ def trace(
         settings: see :class:`TraceSettings`.
 
     Returns:
-        One tree with a root for each neuron, the largest first; x, y, z in voxels (radii in voxels of the x axis), or
+        One tree with a root for each neuron, the one with most cable first; the first root is marked as cell body
+        (type 1), the type of all other nodes is 0; x, y, z in voxels (radii in voxels of the x axis), or
         in micrometres if the settings say so. An empty mask gives an empty tree.
 
     Raises:
@@ -181,4 +183,5 @@ def _to_tree(lines: Lines, wished: Floats | None, scale: Floats, size: Floats, s
     radius_size = size.min() if settings.unit == "micrometre" else 1.0 / scale[2]
     xyz = (lines.points[order] / scale * unit_size)[:, ::-1]
     types = np.zeros(len(order), dtype=np.int64)
+    types[0] = SOMA  # of one neuron only: files with two cell bodies are refused by MorphIO
     return Tree.build(xyz, parents, lines.radii[order] * radius_size, types, unit=settings.unit)

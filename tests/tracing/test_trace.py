@@ -1,0 +1,240 @@
+"""Tracing: what any tracing must satisfy, on drawn and generated neurons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tracing_scenes import background_share, cut_gap, forked, mask_of, piece_at, polyline, wavy
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.metrics import length_scores, neuron_distance, tree_counts
+from nnunet_neurino.swc import Tree, merge_touching, rasterise, read_swc, sections, to_micrometres
+from nnunet_neurino.synth import GrowthSettings, SynthSettings, generate
+from nnunet_neurino.tracing import TraceSettings, trace
+
+SHAPE = (24, 60, 72)
+
+
+def test_fork_has_its_branches_tips_and_place() -> None:
+    truth = forked()
+    tree = trace(mask_of([truth], SHAPE))
+    counts = tree_counts(tree)
+    assert (counts.trees, counts.tips) == (1, 4 if tree.n_children()[0] > 1 else 3)
+    assert neuron_distance(tree, truth).esa < 0.5
+    scores = length_scores(tree, truth)
+    assert min(scores.length_precision or 0, scores.length_recall or 0) > 0.97
+
+
+@pytest.mark.parametrize("radius", [0.5, 1.0, 3.0])
+def test_radius_and_middle_of_a_straight_tube(radius: float) -> None:
+    truth = polyline([(6, 12, 12), (60, 12, 12)], radius)
+    tree = trace(mask_of([truth], (24, 24, 66)))
+    assert (tree.n_pieces, tree_counts(tree).branches) == (1, 1)
+    inner = (tree.xyz[:, 0] > 10) & (tree.xyz[:, 0] < 56)
+    assert np.abs(tree.xyz[inner, 1:] - 12).max() < 0.3
+    assert np.abs(tree.radii[inner] - radius).max() < 0.55
+
+
+@pytest.mark.parametrize("axes", [(2, 1, 0), (1, 2, 0), (0, 2, 1)])
+def test_other_orientations_give_as_good_a_tree(axes: tuple[int, int, int]) -> None:
+    truth = wavy(3, 1.5, SHAPE)
+    mask = mask_of([truth], SHAPE)
+    tree = trace(mask.transpose(axes))
+    zyx = tree.xyz[:, ::-1][:, np.argsort(axes)]
+    back = Tree.build(zyx[:, ::-1], tree.parents)
+    assert neuron_distance(back, truth).esa < 0.4
+    flipped = trace(mask[::-1, ::-1, ::-1])
+    back = Tree.build(np.array(SHAPE)[::-1] - 1 - flipped.xyz, flipped.parents)
+    assert neuron_distance(back, truth).esa < 0.4
+
+
+def test_anisotropic_voxels() -> None:
+    spacing = (2.5, 0.5, 0.5)
+    truth = Tree.build([[6, 6, 3], [30, 20, 8], [60, 50, 14], [66, 54, 20]], np.arange(4) - 1, radii=3.0)
+    mask = mask_of([truth], SHAPE, spacing)
+    tree = trace(mask, spacing)
+    assert tree.n_pieces == 1
+    physical = neuron_distance(to_micrometres(tree, spacing), to_micrometres(truth, spacing))
+    assert physical.esa is not None and physical.esa < 0.5 * spacing[0]
+    assert np.median(tree.radii) == pytest.approx(3.0, abs=0.8)
+    same = trace(mask, spacing, settings=TraceSettings(unit="micrometre"))
+    assert same.unit == "micrometre"
+    assert np.allclose(same.xyz, tree.xyz * spacing[::-1])
+    assert np.allclose(same.radii, tree.radii * spacing[2])
+
+
+def test_three_voxel_gap_is_bridged_and_a_long_one_is_not() -> None:
+    truth = wavy(1, 1.5, SHAPE)
+    at, before, after = truth.xyz[20], truth.xyz[10], truth.xyz[30]
+    mask = mask_of([truth], SHAPE)
+    cut_gap(mask, at, truth.xyz[21] - truth.xyz[19], 3.0)
+    assert trace(mask, settings=TraceSettings(bridge_length=0)).n_pieces == 2
+    tree = trace(mask)
+    assert tree.n_pieces == 1
+    assert piece_at(tree, before) == piece_at(tree, after)
+    mask[:, :, 28:46] = False
+    assert trace(mask).n_pieces == 2
+
+
+def test_parallel_and_passing_ends_stay_apart() -> None:
+    side_by_side = [polyline([(5, 20, 12), (35, 20, 12)]), polyline([(5, 27, 12), (35, 27, 12)])]
+    assert trace(mask_of(side_by_side, SHAPE)).n_pieces == 2
+    past_each_other = [polyline([(5, 20, 12), (40, 20, 12)]), polyline([(34, 27, 12), (68, 27, 12)])]
+    assert trace(mask_of(past_each_other, SHAPE)).n_pieces == 2
+
+
+@pytest.mark.parametrize("clearance", [-1.5, 0.0, 2.0])
+def test_crossing_neurites_stay_apart_with_and_without_a_gap(clearance: float) -> None:
+    z = 12 + 3.0 + clearance
+    trees = [polyline([(4, 30, 12), (68, 34, 12)]), polyline([(36, 4, z), (34, 56, z)])]
+    mask = mask_of(trees, SHAPE)
+    cut_gap(mask, (35, 40, z), (0, 1, 0), 3.0)
+    for cut in (mask_of(trees, SHAPE), mask):
+        tree = trace(cut)
+        assert tree.n_pieces == 2
+        ends = [piece_at(tree, place) for place in ((6, 30, 12), (66, 34, 12), (36, 6, z), (34, 54, z))]
+        assert ends[0] == ends[1] != ends[2] == ends[3]
+    assert trace(mask_of(trees, SHAPE), settings=TraceSettings(split_crossings=False)).n_pieces == (2 if clearance > 1 else 1)
+
+
+def test_image_decides_about_a_gap() -> None:
+    truth = polyline([(5, 30, 12), (66, 30, 12)])
+    mask = mask_of([truth], SHAPE)
+    whole = mask.copy()
+    mask[:, :, 33:38] = False
+    rng = np.random.default_rng(0)
+    noise = rng.normal(10, 1, SHAPE)
+    faint, dark = noise + 40 * mask + 15 * (whole & ~mask), noise + 40 * mask
+    assert trace(mask, image=faint).n_pieces == 1
+    assert trace(mask, image=dark).n_pieces == 2
+    assert trace(mask).n_pieces == 1
+
+
+def test_probability_map_by_hysteresis() -> None:
+    truth = polyline([(5, 30, 12), (66, 30, 12)])
+    mask = mask_of([truth], SHAPE)
+    probability = np.where(mask, 0.9, 0.05).astype(np.float32)
+    probability[:, :, 30:40] = np.where(mask[:, :, 30:40], 0.4, 0.05)
+    probability[2:5, 2:5, 2:20] = 0.4
+    with pytest.warns(UserWarning, match="taken for probabilities"):
+        tree = trace(probability)
+    assert tree.n_pieces == 1
+    assert neuron_distance(tree, truth).esa < 0.3
+    with pytest.warns(UserWarning, match="times 255"):
+        coded = trace((probability * 255).astype(np.uint8))
+    assert coded == tree
+
+
+def test_loop_is_broken_once() -> None:
+    ring = polyline([(20, 15, 12), (50, 15, 12), (50, 45, 12), (20, 45, 12), (20, 15, 12)])
+    tree = trace(mask_of([ring], SHAPE))
+    assert tree.n_pieces == 1
+    assert len(tree.edges()) == len(tree) - 1
+    assert length_scores(tree, ring).length_recall == pytest.approx(1.0, abs=0.01)
+    assert tree.length == pytest.approx(120, abs=8)
+
+
+def test_no_shortcut_through_background() -> None:
+    hairpin = polyline([(8, 26, 12), (60, 26, 12), (62, 29, 12), (60, 32, 12), (8, 32, 12)], 1.2)
+    mask = mask_of([hairpin], SHAPE)
+    for spacing_out in (0.0, 4.0, 12.0):
+        tree = trace(mask, settings=TraceSettings(spacing_out=spacing_out, smooth=5))
+        assert background_share(tree, mask) < 0.005
+        assert tree.length == pytest.approx(hairpin.length, rel=0.06)
+    assert len(tree) < len(trace(mask)) / 2
+
+
+def test_root_at_the_soma_or_where_it_is_wanted() -> None:
+    truth = forked()
+    soma = Tree.build(np.array([[25.0, 30, 12]]), np.array([-1]), radii=7.0)
+    mask = mask_of([truth, soma], SHAPE)
+    tree = trace(mask)
+    assert np.linalg.norm(tree.xyz[0] - [25, 30, 12]) < 1.5
+    assert tree.radii[0] == pytest.approx(7.0, abs=1.0)
+    assert list(tree.types[:2]) == [1, 0]
+    wanted = trace(mask, settings=TraceSettings(root=(14, 14, 58)))
+    assert np.linalg.norm(wanted.xyz[0] - [58, 14, 14]) < 2.5
+    assert neuron_distance(tree, wanted).esa < 0.2
+
+
+def test_noise_is_left_out_and_several_neurons_are_kept() -> None:
+    mask = mask_of([polyline([(5, 10, 6), (66, 10, 6)]), polyline([(5, 45, 18), (50, 52, 18)])], SHAPE)
+    rng = np.random.default_rng(0)
+    for place in rng.integers(0, SHAPE, (40, 3)):
+        mask[tuple(place)] = True
+    tree = trace(mask)
+    assert tree.n_pieces == 2
+    cable = np.bincount(tree.piece_labels()[tree.edges()[:, 0]], tree.edge_lengths())
+    assert cable[0] > cable[1]
+
+
+def generated(seed: int) -> tuple[np.ndarray, Tree]:
+    growth = GrowthSettings(neurons=(1, 1), crossings=(0, 0), touches=(0, 0), clearance=2.5)
+    volume = generate(SynthSettings(shape=(64, 80, 80), growth=growth), seed)
+    return volume.mask > 0, volume.tree
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_exact_masks_of_generated_neurons(seed: int) -> None:
+    mask, truth = generated(seed)
+    tree = trace(mask)
+    scores = length_scores(tree, truth)
+    assert tree.n_pieces == 1
+    assert scores.length_precision is not None and scores.length_precision >= 0.97
+    assert scores.length_recall is not None and scores.length_recall >= 0.97
+    assert neuron_distance(tree, truth).esa < 0.6  # type: ignore[operator]
+    for rows in sections(tree):
+        length = np.linalg.norm(np.diff(tree.xyz[rows], axis=0), axis=1).sum()
+        assert length >= np.median(tree.radii[rows[1:]])
+
+
+def test_real_tracings(shared_data: Path) -> None:
+    for name in ("rivuletpy_small_app2", "snake_noise_image_10", "app2py_crop1"):
+        truth = merge_touching(read_swc(shared_data / "pairs" / name / "tracing.swc"))
+        shape = np.ceil(truth.xyz.max(axis=0) + truth.radii.max() + 2).astype(int)[::-1]
+        tree = trace(rasterise(truth, tuple(shape)))
+        assert neuron_distance(tree, truth).esa < 1.0  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("mask", "nodes"),
+    [(np.zeros((5, 6, 7), bool), 0), (np.pad(np.ones((1, 1, 1), bool), 3), 0), (np.pad(np.ones((3, 3, 3), bool), 4), 1)],
+)
+def test_next_to_nothing(mask: np.ndarray, nodes: int) -> None:
+    tree = trace(mask)
+    assert (len(tree) > 0) == (nodes > 0)
+    assert tree.unit == "voxel"
+
+
+def test_plane_and_line_shaped_volumes() -> None:
+    for shape in ((1, 30, 40), (30, 1, 40), (1, 1, 40)):
+        mask = np.zeros(shape, bool)
+        mask[shape[0] // 2, shape[1] // 2, 4:36] = True
+        tree = trace(mask)
+        assert (tree.n_pieces, round(tree.length)) == (1, pytest.approx(31, abs=2))
+
+
+@pytest.mark.parametrize(
+    ("volume", "said"),
+    [
+        (np.ones((20, 20, 20), bool), "100% of the image is foreground"),
+        (np.linspace(-5, 900, 1000).reshape(10, 10, 10), "values from -5 to 900"),
+        (np.full((4, 4, 4), np.nan), "NaN"),
+        (np.zeros((2, 3, 4, 5)), "4 axes"),
+        (np.zeros((0, 3, 4)), "no voxels"),
+    ],
+)
+def test_what_is_no_mask_is_refused(volume: np.ndarray, said: str) -> None:
+    with pytest.raises(NeurinoError, match=said):
+        trace(volume)
+
+
+def test_wrong_settings_are_refused() -> None:
+    with pytest.raises(NeurinoError, match="low <= high"):
+        TraceSettings(low=0.6, high=0.5)
+    with pytest.raises(NeurinoError, match="spacing"):
+        trace(np.zeros((3, 3, 3), bool), (1, 0, 1))
+    with pytest.raises(NeurinoError, match="expected the same"):
+        trace(np.zeros((3, 3, 3), bool), image=np.zeros((3, 3, 4)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -145,10 +146,11 @@ def _draw_cases(page: Page, cases: dict[str, dict[str, Path]], args: argparse.Na
         try:
             spacing = tuple(args.spacing) if args.spacing else None
             case = load_case(name, files, spacing, args.channel, args.threshold)
-            figure = (
-                section_figure(case, title="") if args.slices else projection_figure(case, args.tolerance, title="")
-            )
-            drawn.append(png_bytes(figure))
+            for doubt in case.doubts():
+                page.text(doubt)
+                print(f"neurino view: {doubt}", file=sys.stderr)
+            draw = section_figure if args.slices else partial(projection_figure, tolerance=args.tolerance)
+            drawn.append(png_bytes(draw(case, title="")))
             size = " x ".join(f"{step:g}" for step in case.spacing) + " µm" if case.spacing else "unknown"
             shape = " x ".join(map(str, case.shape))
             page.figure(drawn[-1], f"{name}: {shape} voxels (z, y, x), voxel size {size}.")

@@ -76,6 +76,26 @@ class CaseView:
             )
         return np.asarray(tree.xyz / np.array(self.spacing[::-1]))
 
+    def doubts(self) -> list[str]:
+        """What looks wrong though it can be drawn: a line for each tree that mostly lies outside the volumes."""
+        if self.image is None and self.truth is None and self.prediction is None:
+            return []
+        last = np.array(self.shape[::-1]) - 0.5
+        found = []
+        for what, tree in (("true tree", self.truth_tree), ("traced tree", self.tree)):
+            if tree is None or len(tree) == 0:
+                continue
+            outside = _outside(self.in_voxels(tree), last)
+            if 2 * outside <= len(tree):
+                continue
+            line = f"{self.name}: {outside} of {len(tree)} nodes of the {what} lie outside the image"
+            if tree.unit != "micrometre" and self.spacing is not None:
+                as_micrometres = _outside(tree.xyz / np.array(self.spacing[::-1]), last)
+                if 2 * as_micrometres <= outside:
+                    line += "; they would lie inside if they were micrometres"
+            found.append(line)
+        return found
+
     def truth_mask(self) -> NDArray[np.bool_] | None:
         """The true mask: as given, else drawn from the true tree."""
         if self.truth is not None:
@@ -91,3 +111,7 @@ class CaseView:
         if self.tree is None:
             return None
         return np.asarray(rasterise(self.tree, self.shape, spacing=self.voxel_size)).astype(bool)
+
+
+def _outside(xyz: NDArray[np.float64], last: NDArray[np.float64]) -> int:
+    return int(np.any((xyz < -0.5) | (xyz > last), axis=1).sum())

@@ -52,8 +52,15 @@ def load_case(
             stacks[role] = read_stack(path, spacing=spacing)
     if "tree" in trees and "prediction" in trees:
         raise NeurinoError(f"{name}: two predicted trees, {files['prediction']} and {files['tree']}: give one")
-    for role in stacks:
-        spacing = spacing or stacks[role].spacing or _beside(files[role])
+    told = {role: step for role in stacks if (step := stacks[role].spacing or _beside(files[role])) is not None}
+    if spacing is None and told:
+        first, spacing = next(iter(told.items()))
+        for role, step in told.items():
+            if not np.allclose(step, spacing, rtol=0.01):
+                raise NeurinoError(
+                    f"{files[role]}: its voxel size is {_text(step)} (z y x, micrometres), that of {files[first]} is "
+                    f"{_text(spacing)}: say which is right with --spacing Z Y X"
+                )
     return CaseView(
         name=name,
         image=_channel(files["image"], stacks["image"], channel) if "image" in stacks else None,
@@ -109,6 +116,10 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _is_data(path: Path, role: str) -> bool:
     endings = {"image": _STACKS, "tree": _TREES}.get(role, (*_STACKS, *_TREES))
     return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(endings)
+
+
+def _text(spacing: Spacing) -> str:
+    return " ".join(f"{step:g}" for step in spacing)
 
 
 def _channel(path: Path, stack: Stack, channel: int) -> NDArray:

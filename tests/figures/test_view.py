@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,35 @@ def test_wrong_options_give_one_line(tmp_path: Path, monkeypatch, capsys, option
     assert words in error
     assert "\n" not in error
     assert not list(tmp_path.glob("x.*"))
+
+
+def test_a_tree_in_unsaid_micrometres_is_suspected(tmp_path: Path, volume: SynthVolume, capsys) -> None:
+    write_tiff(tmp_path / "a.tif", volume.image, (0.2, 0.1, 0.1))
+    far = replace(volume.tree, xyz=volume.tree.xyz + np.array([60, 50, 20]))
+    write_swc(replace(far, unit="unknown"), tmp_path / "far.swc")
+    command = ["view", "--image", str(tmp_path / "a.tif"), "-o", str(tmp_path / "page.html")]
+    assert main([*command, "--tree", str(tmp_path / "far.swc")]) == 0
+    error = capsys.readouterr().err
+    assert f"a: {len(far)} of {len(far)} nodes of the traced tree lie outside the image\n" in error
+    assert "nodes of the traced tree" in (tmp_path / "page.html").read_text()
+    write_tiff(tmp_path / "a.tif", volume.image, (8, 4, 4))
+    micrometres = volume.tree.xyz * np.array([4, 4, 8])
+    write_swc(replace(volume.tree, xyz=micrometres, unit="unknown"), tmp_path / "um.swc")
+    assert main([*command, "--tree", str(tmp_path / "um.swc")]) == 0
+    assert "would lie inside if they were micrometres" in capsys.readouterr().err
+    write_swc(replace(volume.tree, unit="unknown"), tmp_path / "right.swc")
+    assert main([*command, "--tree", str(tmp_path / "right.swc")]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_contradicting_voxel_sizes_are_refused(tmp_path: Path, volume: SynthVolume, capsys) -> None:
+    write_tiff(tmp_path / "a.tif", volume.image, (2, 0.5, 0.5))
+    write_tiff(tmp_path / "b.tif", volume.mask, (1, 1, 1))
+    command = ["view", "--image", str(tmp_path / "a.tif"), "--truth", str(tmp_path / "b.tif")]
+    command += ["-o", str(tmp_path / "page.html")]
+    assert main(command) == 1
+    assert "1 1 1 (z y x, micrometres)" in capsys.readouterr().err
+    assert main([*command, "--spacing", "2", "0.5", "0.5"]) == 0
 
 
 def test_wrong_kinds_of_files_give_one_line(folders: Path, capsys) -> None:

@@ -20,14 +20,17 @@ _PRODUCTS = 16384  # added up in one float32 sum by a kernel call; more of them 
 _INNER_TAPS = 3  # oneDNN's depthwise kernel refuses more and a generic one, ten times slower, would run
 
 
-def weight_gradient(volume: Tensor, grad: Tensor, kernel: Triple, padding: Triple) -> Tensor:
-    """Gradient with respect to the weight of a stride-1 depthwise convolution.
+def weight_gradient(
+    volume: Tensor, grad: Tensor, kernel: Triple, padding: Triple, stride: Triple = (1, 1, 1)
+) -> Tensor:
+    """Gradient with respect to the weight of a depthwise convolution.
 
     Args:
         volume: (N, C, Z, Y, X), the input of the convolution.
         grad: (N, C, Z', Y', X'), gradient with respect to its output.
         kernel: taps (z, y, x).
         padding: zeros that the convolution added on both sides of each axis (z, y, x).
+        stride: its step along each axis (z, y, x).
 
     Returns:
         (C, 1, kz, ky, kx), contiguous.
@@ -40,17 +43,19 @@ def weight_gradient(volume: Tensor, grad: Tensor, kernel: Triple, padding: Tripl
     for planes, grads in zip(volume_parts, grad_parts, strict=True):
         for first in range(0, kernel[inner], _INNER_TAPS):
             taps = min(_INNER_TAPS, kernel[inner] - first)
-            shifted, pad = _shift_inner(planes, grads.shape[3], first, taps, padding[inner], kernel[inner])
+            length = (grads.shape[3] - 1) * stride[inner] + taps
+            shifted, pad = _shift_inner(planes, length, first, taps, padding[inner], kernel[inner])
             for tap in range(kernel[outer]):
-                window = _overlap(planes.shape[0], grads.shape[0], tap - padding[outer])
-                if window is None:
+                shift, step = tap - padding[outer], stride[outer]
+                start, stop = _overlap(planes.shape[0], grads.shape[0], shift, step)
+                if stop <= start:
                     continue
-                start, stop, shift = window
                 total[:, tap, :, first : first + taps] += _plane_weight_gradient(
-                    shifted[start + shift : stop + shift],
+                    shifted[start * step + shift : (stop - 1) * step + shift + 1 : step],
                     grads[start:stop],
                     (kernel[middle], taps),
                     (padding[middle], pad),
+                    (stride[middle], stride[inner]),
                 )
     order = [0, 0, 0]
     for position, axis in enumerate((outer, middle, inner)):
@@ -80,11 +85,10 @@ def _plane_batches(volume: Tensor, axes: Triple) -> list[Tensor]:
     return [volume.permute(outer, 0, middle, inner, 1).contiguous()]
 
 
-def _shift_inner(planes: Tensor, outputs: int, first: int, taps: int, padding: int, kernel: int) -> tuple[Tensor, int]:
+def _shift_inner(planes: Tensor, length: int, first: int, taps: int, padding: int, kernel: int) -> tuple[Tensor, int]:
     """Planes in which ``taps`` taps of the inner axis from ``first`` on are a kernel of their own, and its padding."""
     if taps == kernel:
         return planes, padding
-    length = outputs + taps - 1
     start = first - padding
     low, high = max(start, 0), min(start + length, planes.shape[3])
     piece = planes.new_zeros((*planes.shape[:3], length, planes.shape[4]))
@@ -93,13 +97,14 @@ def _shift_inner(planes: Tensor, outputs: int, first: int, taps: int, padding: i
     return piece, 0
 
 
-def _overlap(inputs: int, outputs: int, shift: int) -> tuple[int, int, int] | None:
-    """Output coordinates (start, stop) whose input coordinate, output + shift, exists; None if there are none."""
-    start, stop = max(0, -shift), min(outputs, inputs - shift)
-    return (start, stop, shift) if stop > start else None
+def _overlap(inputs: int, outputs: int, shift: int, step: int) -> tuple[int, int]:
+    """The range of output coordinates whose input coordinate, output * step + shift, exists."""
+    return max(0, -(shift // step)), min(outputs, (inputs - 1 - shift) // step + 1)
 
 
-def _plane_weight_gradient(planes: Tensor, grads: Tensor, kernel: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+def _plane_weight_gradient(
+    planes: Tensor, grads: Tensor, kernel: tuple[int, int], padding: tuple[int, int], stride: tuple[int, int]
+) -> Tensor:
     """2-D depthwise weight gradient (C, kernel) summed over (outer, samples) planes of (middle, inner, C)."""
     channels = planes.shape[-1]
     weight = planes.new_empty((channels, 1, *kernel))
@@ -110,7 +115,7 @@ def _plane_weight_gradient(planes: Tensor, grads: Tensor, kernel: tuple[int, int
             some_planes.permute(0, 3, 1, 2),
             weight,
             None,
-            [1, 1],
+            list(stride),
             list(padding),
             [1, 1],
             False,

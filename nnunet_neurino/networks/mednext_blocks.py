@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnunet_neurino.networks.depthwise_transposed import DepthwiseConvTranspose3d
 from nnunet_neurino.networks.geometry import Triple
 from nnunet_neurino.networks.layers import GlobalResponseNorm, Pointwise, depthwise_conv, make_norm
 from nnunet_neurino.networks.voxelwise import VoxelMLP, pointwise, voxel_mlp
@@ -77,9 +78,7 @@ class MedNeXtUpBlock(_Mixer):
         self, in_channels: int, out_channels: int, stride: Triple, expansion: int, norm: str, grn: bool
     ) -> None:
         super().__init__(in_channels, out_channels, expansion, norm, grn)
-        self.depthwise = nn.ConvTranspose3d(
-            in_channels, in_channels, KERNEL, stride=stride, padding=1, groups=in_channels
-        )
+        self.depthwise = DepthwiseConvTranspose3d(in_channels, KERNEL, stride, (1, 1, 1))
         self.shortcut = Pointwise(in_channels, out_channels)
         self.stride = stride
 

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,9 @@ def png_bytes(picture: Figure | bytes | str | os.PathLike[str]) -> bytes:
 
 
 def _is_number(value: Any) -> bool:
+    """Whether a cell is set to the right: numbers, numbers written as text, and dashes for missing ones."""
+    if isinstance(value, str):
+        return re.fullmatch(r"[-+]?\d+(\.\d+)?( ?%)?|-", value) is not None
     return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)) or hasattr(value, "dtype")
 
 

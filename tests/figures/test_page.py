@@ -104,7 +104,10 @@ def test_tables_from_mappings_and_from_rows() -> None:
     assert cells([{"case": "a", "F1": 0.912345}, {"case": "b"}]) == expected
     assert cells([["case", "F1"], ["a", np.float32(0.9123)], ["b", float("nan")]]) == expected
     assert "(no rows)" in Page("t").table([]).html()
-    assert "class=number" in Page("t").table([{"n": 1}]).html()
+    for value in (1, 0.5, "0.912", "-", None, np.int64(3)):
+        assert "<td class=number>" in Page("t").table([{"n": value}]).html()
+    for value in ("case_1", "1.0.2", True, ""):
+        assert "<td class=number>" not in Page("t").table([{"n": value}]).html()
 
 
 def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.swc.parse import RawTable
-from nnunet_neurino.swc.tree import Finding, Tree, Unit, find_cycle, has_repeats, parents_first_order, take
+from nnunet_neurino.swc.tree import Finding, Tree, Unit, circle_nodes, has_repeats, parents_first_order, take
 
 #: Findings of one kind that are told line by line; the rest is counted in one more.
 MAX_FINDINGS_A_KIND = 100
@@ -21,11 +21,11 @@ _MICROMETRE = re.compile(_IN_UNIT + r"(?:[µμ]m|um|microns?|micromet(?:er|re)s?
 _VOXEL = re.compile(_IN_UNIT + r"(?:(?:\d-based|image)\s+)*(?:voxels?|pixels?)\b", re.IGNORECASE)
 
 
-def mend(path: Path, table: RawTable) -> Tree:
+def mend(path: Path, table: RawTable, break_circles: bool = False) -> Tree:
     """Make a tree, parents first, of a file's rows.
 
     Raises:
-        NeurinoError: the parents run in a circle.
+        NeurinoError: the parents run in a circle, unless ``break_circles``.
     """
     findings = list(table.findings)
     unit = _unit_of(table.comments, findings)
@@ -33,16 +33,7 @@ def mend(path: Path, table: RawTable) -> Tree:
     parents = _resolve_parents(table, findings)
     ids = _unique_ids(table, findings)
     radii = _mend_radii(table, findings)
-    at = find_cycle(parents)
-    if at >= 0:
-        length = 1
-        row = int(parents[at])
-        while row != at:
-            row, length = int(parents[row]), length + 1
-        raise NeurinoError(
-            f"{path}: line {table.lines[at]}: node {ids[at]} is its own ancestor (a circle of {length} nodes); "
-            "set the parent of one of them to -1"
-        )
+    parents = _without_circles(path, table, ids, parents, break_circles, findings)
     order = parents_first_order(parents)
     late = np.flatnonzero(parents >= np.arange(len(parents)))
     if len(late):
@@ -178,6 +169,40 @@ def _resolve_parents(table: RawTable, findings: list[Finding]) -> np.ndarray:
     )
     if n and not (wanted == -1).any():
         findings.append(Finding(0, "no node is a root (parent -1)", f"{int(root.sum())} nodes made roots"))
+    return parents
+
+
+def _without_circles(
+    path: Path, table: RawTable, ids: np.ndarray, parents: np.ndarray, break_them: bool, findings: list[Finding]
+) -> np.ndarray:
+    """Parents with the circles refused or broken at their first row."""
+    tops: list[int] = []
+    visited: set[int] = set()
+    for top in circle_nodes(parents).tolist():
+        if top in visited:
+            continue
+        circle = [top]
+        while parents[circle[-1]] != top:
+            circle.append(int(parents[circle[-1]]))
+        visited.update(circle)
+        if not break_them:
+            raise NeurinoError(
+                f"{path}: line {table.lines[top]}: node {ids[top]} is its own ancestor (a circle of {len(circle)} "
+                "nodes); set the parent of one of them to -1"
+            )
+        tops.append(top)
+    if not tops:
+        return parents
+    parents = parents.copy()
+    parents[tops] = -1
+    _tell(
+        findings,
+        table,
+        np.array(tops),
+        lambda row: f"node {ids[row]} is its own ancestor",
+        "made a root",
+        "nodes that are their own ancestor",
+    )
     return parents
 
 

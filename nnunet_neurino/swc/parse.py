@@ -49,6 +49,8 @@ def parse_swc(path: Path, max_nodes: int) -> RawTable:
     n_nodes = 0
     with open_text(path) as file:
         for first_line, text in blocks_of_lines(file, path, notes):
+            if first_line > 2 * max_nodes + _MAX_COMMENTS:
+                raise NeurinoError(f"{path}: more than {first_line} lines; expected at most {max_nodes} nodes")
             block = _parse_block(path, first_line, text, notes, comments, has_nodes=n_nodes > 0)
             n_nodes += len(block.lines)
             if n_nodes > max_nodes:

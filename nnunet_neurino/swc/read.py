@@ -14,11 +14,15 @@ from nnunet_neurino.swc.parse import parse_swc
 from nnunet_neurino.swc.touching import merge_touching
 from nnunet_neurino.swc.tree import Finding, Tree
 
-MAX_NODES = 10_000_000
+MAX_NODES = 5_000_000  # read in about 10 s and 1.5 GB
 
 
 def read_swc(
-    path: str | os.PathLike[str], strict: bool = False, max_nodes: int = MAX_NODES, allow_empty: bool = False
+    path: str | os.PathLike[str],
+    strict: bool = False,
+    max_nodes: int = MAX_NODES,
+    allow_empty: bool = False,
+    break_circles: bool = False,
 ) -> Tree:
     """Read an SWC or eSWC file; what is broken is mended and told in ``tree.findings`` (table in docs/swc.md).
 
@@ -27,6 +31,8 @@ def read_swc(
         strict: refuse a file that would have to be mended.
         max_nodes: refuse files with more nodes.
         allow_empty: give an empty tree for a file without nodes (a tracer that found nothing) instead of refusing.
+        break_circles: where nodes are their own ancestors, make the first node of each circle a root instead of
+            refusing; an edge is lost unless two nodes name each other.
 
     Returns:
         The tree, parents before children, with the file's ids.
@@ -42,7 +48,7 @@ def read_swc(
             f"{file}: holds no nodes; expected lines of 7 columns (id type x y z radius parent); "
             "trace or download it again"
         )
-    tree = mend(file, table)
+    tree = mend(file, table, break_circles)
     if strict:
         for finding in tree.findings:
             if finding.mended:

@@ -12,7 +12,7 @@ from typing import BinaryIO, NoReturn
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.swc.tree import Finding
 
-#: Larger files are refused before they are read; 10 million nodes, the other limit, take about 400 MB.
+#: Larger files are refused before they are read.
 MAX_BYTES = 512 * 2**20
 MAX_LINE_BYTES = 2**16
 _BLOCK_BYTES = 2**22

@@ -87,7 +87,7 @@ class Tree:
             raise ValueError("Tree.ids: must be unique")
         if n and (self.parents.min() < -1 or self.parents.max() >= n):
             raise ValueError(f"Tree.parents: expected row indices from -1 to {n - 1}")
-        if find_cycle(self.parents) >= 0:
+        if len(circle_nodes(self.parents)):
             raise ValueError("Tree.parents: contains a cycle")
 
     @classmethod
@@ -196,13 +196,12 @@ def has_repeats(ids: np.ndarray) -> bool:
     return not (steps > 0).all() and bool((np.diff(np.sort(ids)) == 0).any())
 
 
-def find_cycle(parents: np.ndarray) -> int:
-    """Row of a node on a cycle of parent row indices, or -1 when there is none (self-parents are cycles)."""
+def circle_nodes(parents: np.ndarray) -> np.ndarray:
+    """Rows, ascending, of the nodes that are their own ancestors (self-parents are circles)."""
     if len(parents) == 0 or (parents < np.arange(len(parents))).all():
-        return -1
+        return np.zeros(0, dtype=np.int64)
     top = _jump_to_top(parents)
-    lost = np.flatnonzero(parents[top] >= 0)
-    return int(top[lost[0]]) if len(lost) else -1
+    return np.unique(top[parents[top] >= 0])
 
 
 def depths(parents: np.ndarray) -> np.ndarray:

@@ -185,6 +185,15 @@ def test_refused_with_one_line(read, tmp_path: Path, content: str | bytes, expec
     assert str(tmp_path / "neuron.swc") in str(refusal.value)
 
 
+def test_circles_are_broken_on_demand(read) -> None:
+    rows = "1 1 0 0 0 1 2\n2 1 1 0 0 1 1\n3 1 2 0 0 1 2\n4 1 9 0 0 1 6\n5 1 8 0 0 1 4\n6 1 7 0 0 1 5\n"
+    tree = read(rows, break_circles=True)
+    assert tree.ids[tree.roots].tolist() == [1, 4]
+    assert [line for line, how in mended(tree) if how == "made a root"] == [1, 4]
+    by_id = {int(tree.ids[a]): int(tree.ids[b]) for a, b in tree.edges()}
+    assert by_id == {2: 1, 3: 2, 6: 5, 5: 4}
+
+
 def test_missing_folder_and_device(tmp_path: Path) -> None:
     for path in (tmp_path / "no.swc", tmp_path, Path(os.devnull), "a\0b"):
         with pytest.raises(NeurinoError):
@@ -200,6 +209,12 @@ def test_too_many_nodes(read) -> None:
     assert len(read(PLAIN, max_nodes=3)) == 3
     with pytest.raises(NeurinoError, match="more than 2 nodes"):
         read(PLAIN, max_nodes=2)
+
+
+def test_too_many_lines(read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_BLOCK_BYTES", 100)
+    with pytest.raises(NeurinoError, match="lines; expected at most 3 nodes"):
+        read(PLAIN + "\n" * 5000, max_nodes=3)
 
 
 def test_huge_file_is_refused_unread(tmp_path: Path) -> None:

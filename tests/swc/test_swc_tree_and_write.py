@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_neurino.swc import Tree, portable_types, read_swc, take, write_swc
-from nnunet_neurino.swc.tree import depths, find_cycle
+from nnunet_neurino.swc.tree import circle_nodes, depths
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -111,10 +111,18 @@ def test_cycles_pieces_and_depths_against_walking(raw: list[int]) -> None:
         return None if steps > len(parents) else (row, steps)
 
     walked = [walk(row) for row in range(len(parents))]
-    at = find_cycle(parents)
-    assert (at < 0) == (None not in walked)
-    if at >= 0:
-        assert walked[at] is None
+    circles = circle_nodes(parents)
+    own_ancestors = []
+    for row in range(len(parents)):
+        above = int(parents[row])
+        for _ in range(len(parents)):
+            if above == row:
+                own_ancestors.append(row)
+                break
+            above = int(parents[above]) if above >= 0 else -1
+    assert circles.tolist() == own_ancestors
+    assert (len(circles) > 0) == (None in walked)
+    if len(circles):
         return
     tree = Tree.build(np.zeros((len(parents), 3)), parents)
     assert depths(parents).tolist() == [w[1] for w in walked]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from torch import nn
 
+_MOST_VOXELS = 3_000_000  # shown to the encoder, unless its patch is larger
+
 
 def model_feature_figure(
     model_folder: Path,
@@ -98,7 +100,7 @@ def _checkpoint(folder: Path) -> tuple[Path, str, str]:
 def _patch(
     predictor: nnUNetPredictor, image: Path, spacing: tuple[float, float, float] | None
 ) -> tuple[NDArray[np.float32], tuple[float, ...]]:
-    """A preprocessed patch (channels, z, y, x) of the size the network was trained with, where it is brightest."""
+    """A preprocessed part (channels, z, y, x) of the image: all of it, or the brightest part of a large one."""
     plans, configuration = predictor.plans_manager, predictor.configuration_manager
     stack = read_stack(image, spacing=spacing)
     wanted = len(predictor.dataset_json["channel_names"])
@@ -114,9 +116,9 @@ def _patch(
         configuration,
         predictor.dataset_json,
     )
-    patch_size = np.array(configuration.patch_size)
-    if len(patch_size) != 3:
+    if len(configuration.patch_size) != 3:
         raise NeurinoError("the model is a 2D one: features are drawn for 3d configurations")
+    patch_size = _region(np.array(configuration.patch_size), np.array(voxels.shape[1:]))
     missing = np.maximum(patch_size - voxels.shape[1:], 0)
     voxels = np.pad(voxels, ((0, 0), *((int(m // 2), int(m - m // 2)) for m in missing)))
     mean = uniform_filter(voxels[0], size=np.maximum(patch_size // 2, 1))
@@ -124,3 +126,11 @@ def _patch(
     start = np.clip(peak - patch_size // 2, 0, np.array(voxels.shape[1:]) - patch_size)
     box = tuple(slice(int(low), int(low + length)) for low, length in zip(start, patch_size, strict=True))
     return voxels[(slice(None), *box)], tuple(float(step) for step in configuration.spacing)
+
+
+def _region(patch_size: NDArray[np.int64], shape: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Whole patches, whose size every encoder can halve often enough: as many as the image and the memory hold."""
+    count = -(-shape // patch_size)
+    while np.prod(count * patch_size) > _MOST_VOXELS and count.max() > 1:
+        count[int(np.argmax(count))] -= 1
+    return count * patch_size

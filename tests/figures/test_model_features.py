@@ -104,7 +104,7 @@ def test_features_of_a_model_folder(model: Path, tmp_path: Path, volume: SynthVo
 
     def spy(patch, rows, spacing, **options):
         drawn.update(rows)
-        assert patch.shape == (1, 16, 24, 24)  # the plans' patch, though the stack has 12 slices
+        assert patch.shape == (1, 16, 48, 48)  # whole patches of the plans around the stack
         assert tuple(spacing) == (2.0, 0.5, 0.5)
         assert patch[0].max() > 3  # around the cell body, in standard deviations
         return original(patch, rows, spacing, **options)
@@ -119,6 +119,18 @@ def test_features_of_a_model_folder(model: Path, tmp_path: Path, volume: SynthVo
     assert [len(one) for one in trained] == [len(one) for one in fresh] == [4, 6, 8]
     # With equal weights all channels are equal; fresh ones differ.
     assert np.ptp(trained[0], axis=0).max() < 1e-5 < np.ptp(fresh[0], axis=0).max()
+
+
+def test_large_images_are_cut_to_whole_patches() -> None:
+    from nnunet_neurino.cli.model_features import _region
+
+    patch = np.array([32, 64, 64])
+    assert _region(patch, np.array([20, 100, 65])).tolist() == [32, 128, 128]
+    cut = _region(patch, np.array([500, 2000, 3000]))
+    assert np.prod(cut) <= 3_000_000
+    assert (cut % patch == 0).all()
+    huge = np.array([256, 256, 256])
+    assert (_region(huge, huge * 3) == huge).all()
 
 
 def test_features_with_2d_weights_alone(tmp_path: Path, volume: SynthVolume, monkeypatch) -> None:

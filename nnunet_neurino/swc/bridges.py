@@ -9,7 +9,6 @@ can a tube voxel be cut off. Such voxels are noted while the tubes are drawn, lo
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from nnunet_neurino.swc.edges import Candidates, GridEdges
 
@@ -91,6 +90,8 @@ def bridge(label: np.ndarray, line: np.ndarray, tapered: Tapered) -> None:
 
 def _is_held(label: np.ndarray, line: np.ndarray, flat: int) -> bool:
     """Whether the voxel reaches the centre line within a small box around it."""
+    from scipy import ndimage  # rarely needed, and half of this room's import time
+
     centre = np.array(np.unravel_index(flat, label.shape))
     reach = _LOOK
     while True:

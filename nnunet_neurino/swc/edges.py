@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,9 @@ from nnunet_neurino.swc.tree import SOMA, Tree
 #: Candidate voxels that are looked at in one go; a slice of one edge's box may be larger.
 _CHUNK = 2**16
 #: More candidate voxels than this take minutes, and come from radii in another unit.
-MAX_CANDIDATES = 4_000_000_000
+MAX_CANDIDATES = 2_000_000_000
+#: 64 GiB of label.
+MAX_VOXELS = 2**36
 #: Beyond this many voxels an edge is cut near the image, so that squares neither overflow nor lose the image.
 _FAR = 1e6
 
@@ -62,6 +65,8 @@ def check_grid(shape: Sequence[int], spacing: Sequence[float] | np.ndarray) -> t
         sizes, steps = (), np.zeros(0)
     if len(sizes) != 3 or min(sizes) < 1:
         raise NeurinoError(f"shape {tuple(shape)!r}: expected three positive sizes z, y, x")
+    if math.prod(sizes) > MAX_VOXELS:
+        raise NeurinoError(f"shape {sizes}: more than {MAX_VOXELS} voxels; cut the image into blocks")
     if steps.shape != (3,) or not (np.isfinite(steps).all() and (steps > 0).all()):
         raise NeurinoError(f"spacing {tuple(spacing)!r}: expected three positive numbers z, y, x")
     return sizes, steps

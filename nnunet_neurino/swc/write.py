@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.files import atomic_path
 from nnunet_neurino.swc.tree import Tree, parents_first
 
@@ -26,23 +27,26 @@ def write_swc(tree: Tree, path: str | os.PathLike[str], comments: Sequence[str] 
     if tree.unit != "unknown":
         head.append(f"unit: {tree.unit}")
     head.append("id type x y z radius parent")
-    ids = np.arange(1, len(tree) + 1)
-    parents = np.where(tree.parents < 0, -1, tree.parents + 1)
-    with atomic_path(path) as unfinished, open(unfinished, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(f"# {line}\n" for line in head)
-        for start in range(0, len(tree), _ROWS_A_BLOCK):
-            block = slice(start, start + _ROWS_A_BLOCK)
-            x, y, z = tree.xyz[block].T.tolist()
-            columns = (
-                ids[block].tolist(),
-                tree.types[block].tolist(),
-                x,
-                y,
-                z,
-                tree.radii[block].tolist(),
-                parents[block].tolist(),
-            )
-            file.writelines(
-                f"{i} {kind} {x!r} {y!r} {z!r} {radius!r} {parent}\n"
-                for i, kind, x, y, z, radius, parent in zip(*columns, strict=True)
-            )
+    try:
+        with atomic_path(path) as unfinished, open(unfinished, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"# {line}\n" for line in head)
+            for start in range(0, len(tree), _ROWS_A_BLOCK):
+                file.writelines(_lines(tree, slice(start, start + _ROWS_A_BLOCK)))
+    except OSError as error:
+        raise NeurinoError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+
+
+def _lines(tree: Tree, rows: slice) -> Iterator[str]:
+    """Rows of a tree with parents first as lines of a file."""
+    ids = range(rows.start + 1, len(tree) + 1)
+    parents = np.where(tree.parents[rows] < 0, -1, tree.parents[rows] + 1)
+    columns = zip(
+        ids,
+        tree.types[rows].tolist(),
+        tree.xyz[rows].tolist(),
+        tree.radii[rows].tolist(),
+        parents.tolist(),
+        strict=False,  # ids run on
+    )
+    for number, kind, (x, y, z), radius, parent in columns:
+        yield f"{number} {kind} {x!r} {y!r} {z!r} {radius!r} {parent}\n"

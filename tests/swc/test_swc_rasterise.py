@@ -165,6 +165,7 @@ def test_a_soma_with_its_child_inside_is_a_whole_ball() -> None:
     [
         {"shape": (5, 5)},
         {"shape": (5, 0, 5)},
+        {"shape": (10**5, 10**5, 10**5)},
         {"spacing": (1, 1)},
         {"spacing": (1, 0, 1)},
         {"spacing": (1, float("nan"), 1)},

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.swc import Tree, portable_types, read_swc, take, write_swc
 from nnunet_neurino.swc.tree import circle_nodes, depths
 
@@ -51,6 +52,22 @@ def test_file_form(tmp_path: Path) -> None:
         b"# made by a test\n# in two lines\n# unit: voxel\n# id type x y z radius parent\n"
         b"1 1 1.0 2.0 3.0 2.0 -1\n2 3 0.1 2.0 1e-07 1.0 1\n"
     )
+
+
+def test_many_nodes_are_written_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nnunet_neurino.swc import write
+
+    tree = Tree.build(np.random.default_rng(0).normal(size=(23, 3)), np.arange(-1, 22))
+    write_swc(tree, tmp_path / "one.swc")
+    monkeypatch.setattr(write, "_ROWS_A_BLOCK", 5)
+    write_swc(tree, tmp_path / "many.swc")
+    assert (tmp_path / "many.swc").read_bytes() == (tmp_path / "one.swc").read_bytes()
+
+
+def test_unwritable_place_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NeurinoError, match="cannot be written"):
+        write_swc(Tree.build([[0, 0, 0]], [-1]), tmp_path / "file" / "neuron.swc")
 
 
 def test_empty_tree_round_trip(tmp_path: Path) -> None:

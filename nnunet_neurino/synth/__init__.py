@@ -3,13 +3,8 @@
 from nnunet_neurino.synth.growth import grow_trees
 from nnunet_neurino.synth.mr import BlobSettings, generate_blob
 from nnunet_neurino.synth.place import place
-from nnunet_neurino.synth.settings import (
-    PRESETS,
-    GrowthSettings,
-    MicroscopeSettings,
-    SynthSettings,
-    preset,
-)
+from nnunet_neurino.synth.presets import PRESETS, preset
+from nnunet_neurino.synth.settings import GrowthSettings, MicroscopeSettings, SynthSettings
 from nnunet_neurino.synth.volume import SynthVolume, generate, join, photograph
 
 __all__ = [

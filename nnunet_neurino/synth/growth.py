@@ -273,8 +273,7 @@ def _grow_fibre(
     growth: GrowthSettings, size: FloatArray, neurons: list[_Neuron], touching: bool, rng: np.random.Generator
 ) -> _Neuron:
     """An unbranched fibre through the volume that crosses (or touches from outside) one of the neurons."""
-    radius = float(rng.uniform(*growth.radius)) * 0.8
-    radius = max(radius, growth.min_radius)
+    radius = max(float(rng.uniform(*growth.radius)) * 0.8, growth.min_radius)
     target = size * rng.uniform(0.35, 0.65, 3)
     along = _unit(rng.standard_normal(3))
     across = _unit(np.cross(along, rng.standard_normal(3) * _flatness(size)))

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from nnunet_neurino.errors import NeurinoError
 
-EXAMPLE = """  neurino synth --output cells --count 1
-  neurino check cells
-"""
+EXAMPLE = """  neurino synth -o cells --count 1 --shape 32 96 96 --preset demo
+  neurino check cells"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +53,7 @@ def check_file(path: Path, axes: str | None = None) -> tuple[list[str], str]:
 
         tree = read_swc(path)
         unit = "" if tree.unit == "unknown" else f", in {tree.unit}s"
-        return [str(f) for f in inspect_swc(path)], f"{tree.n_nodes} nodes in {tree.n_pieces} pieces{unit}"
+        return [str(f) for f in inspect_swc(path)], f"{tree.n_nodes} nodes, {tree.n_pieces} connected piece(s){unit}"
     return _check_stack(path, axes)
 
 

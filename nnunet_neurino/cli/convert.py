@@ -15,9 +15,8 @@ from pathlib import Path
 
 from nnunet_neurino.errors import NeurinoError
 
-EXAMPLE = """  neurino synth --output cells --count 4
-  neurino convert --images cells --tracings cells --dataset-id 801 --name Cells --spacing 1 0.5 0.5 --output nnUNet_raw
-"""
+EXAMPLE = """  neurino synth -o cells --count 4 --shape 32 96 96 --preset demo
+  neurino convert --images cells/images --tracings cells/tracings --dataset-id 801 --name Cells --output nnUNet_raw"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
+from nnunet_neurino.conversion.offset import find_offset
 from nnunet_neurino.conversion.placement import Placement, inside_share
 from nnunet_neurino.swc import Tree
 
@@ -103,6 +104,10 @@ def check_alignment(
             runs, placement, best, _COUNT_DOUBT if same_but_count else _DOUBT
         ):
             best = placement
+    if best == stored and inside_share(stored.voxels(tree.xyz, shape, spacing), shape) < _LEAST_INSIDE:
+        moved = _cut_out(image, rank, tree, stored, spacing)
+        if moved is not None:
+            return moved
     rivals = [p for p in order if p.flips != best.flips]
     rival = max(rivals, key=contrast.__getitem__) if rivals else None
     clear = contrast[best] >= _LEAST_CONTRAST and (rival is None or _beats(runs, best, rival))
@@ -114,6 +119,26 @@ def check_alignment(
         inside=inside_share(stored.voxels(tree.xyz, shape, spacing), shape),
         clear=clear,
         runner_up="" if clear or rival is None else f"{rival} (contrast {contrast[rival]:.3f})",
+    )
+
+
+def _cut_out(
+    image: np.ndarray, rank: np.ndarray, tree: Tree, stored: Placement, spacing: Sequence[float] | None
+) -> Alignment | None:
+    """The alignment of a tracing of a larger volume, of which the image is a part; None where none is found."""
+    points, _ = _points(tree, spacing if stored.micrometre else None)
+    candidates = {f: replace(stored, flips=f).voxels(points, image.shape, spacing) for f in _FLIPS}
+    found = find_offset(image, rank, candidates, lambda xyz: _brightness(image, rank, xyz))
+    if found is None:
+        return None
+    share, _ = _brightness(image, rank, stored.voxels(points, image.shape, spacing))
+    return Alignment(
+        stored=stored,
+        stored_contrast=float(share.mean()),
+        best=replace(stored, flips=found.flips, shift=found.shift),
+        best_contrast=found.contrast,
+        inside=inside_share(stored.voxels(tree.xyz, image.shape, spacing), image.shape),
+        clear=True,
     )
 
 

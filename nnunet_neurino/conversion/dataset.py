@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from nnunet_neurino.conversion.case import RECORDS, CannotWrite, convert_case, is_done, refusal
-from nnunet_neurino.conversion.picture import contact_sheets
+from nnunet_neurino.conversion.picture import BETTER, contact_sheets
 from nnunet_neurino.conversion.settings import Case, ConvertSettings
 from nnunet_neurino.conversion.splits import make_splits, specimen_of
 from nnunet_neurino.errors import NeurinoError
@@ -307,7 +307,7 @@ def _caption(record: dict[str, Any]) -> str:
     if alignment:
         parts.append(f"contrast {alignment['stored_contrast']:.2f} {alignment['stored']}")
         if alignment["best"] != alignment["stored"]:
-            verb = "TAKEN AS" if alignment["applied"] == alignment["best"] else "BETTER"
+            verb = "TAKEN AS" if alignment["applied"] == alignment["best"] else BETTER
             parts.append(f"{verb}: {alignment['best']} ({alignment['best_contrast']:.2f})")
     if len(record["written"]) > 1:
         parts.append(f"{len(record['written'])} blocks")

@@ -17,8 +17,9 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images import read_stack
 from nnunet_neurino.swc import Finding, Tree, merge_touching, rasterise, read_swc
 
-# With fewer nodes inside than this the tracing is another image's, or in another unit.
-_LEAST_INSIDE = 0.5
+# With fewer nodes inside than this the tracing is another image's, or in another unit; unless it was found to be
+# that of a larger volume.
+_LEAST_INSIDE, _LEAST_OF_CUT_OUT = 0.5, 0.05
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def traced_label(
     findings += _alignment_findings(alignment, settings.fix_orientation)
     placed = placement.apply(tree, shape, spacing)
     share = inside_share(placed.xyz, shape)
-    if share < _LEAST_INSIDE:
+    if share < (_LEAST_OF_CUT_OUT if any(placement.shift) else _LEAST_INSIDE):
         raise NeurinoError(
             f"{path}: {1 - share:.0%} of the nodes lie outside the image of {_sizes(shape)} voxels (z y x); they "
             f"reach from {_position(placed.xyz.min(axis=0))} to {_position(placed.xyz.max(axis=0))}: another image's "

@@ -18,7 +18,9 @@ _SIDE = 320
 _GAP = 4
 _OUTLINE = (255, 64, 64)
 _BACKGROUND = (24, 24, 28)
-_INK = (235, 235, 235)
+_INK, _WARNING = (235, 235, 235), (255, 170, 60)
+#: Word in a caption that colours it: the stored orientation is not the best one.
+BETTER = "BETTER"
 _COLUMNS, _ROWS = 3, 8
 
 
@@ -127,7 +129,11 @@ def _sheet(pictures: Sequence[tuple[Path, str]]) -> Image.Image:
     for row, height in zip(rows, heights, strict=True):
         for column, (image, caption) in enumerate(row):
             left = column * (width + 2 * _GAP) + _GAP
-            draw.text((left, top + 2), caption.encode("ascii", "replace").decode(), fill=_INK)
+            draw.text(
+                (left, top + 2),
+                caption.encode("ascii", "replace").decode(),
+                fill=_WARNING if BETTER in caption else _INK,
+            )
             sheet.paste(image, (left, top + text))
         top += height
     return sheet

@@ -19,7 +19,7 @@ def test_usable_and_refused(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert main(["check", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "a.tif: usable: 24 x 60 x 70 voxels (z y x) of uint8, voxel size 1 0.5 0.5 micrometres" in out
-    assert "a.swc: usable: 76 nodes in 1 pieces" in out
+    assert "a.swc: usable: 76 nodes, 1 connected piece(s)" in out
     (tmp_path / "b.swc").write_text("../elsewhere.swc")
     write_tiff(tmp_path / "c.tif", np.full((3, 4, 5), np.inf, np.float32))
     assert main(["check", "--quiet", str(tmp_path)]) == 1

@@ -80,7 +80,9 @@ class RecipeTrainer(nnUNetTrainer):
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
         if not self.settings.mirroring:
-            mirror_axes = self.inference_allowed_mirroring_axes = None
+            mirror_axes = None
+        if not (self.settings.mirroring and self.settings.tta):
+            self.inference_allowed_mirroring_axes = None
         return rotation, dummy_2d, initial_patch_size, mirror_axes
 
     def plot_network_architecture(self) -> None:

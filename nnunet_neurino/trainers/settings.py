@@ -37,7 +37,8 @@ class TrainerSettings:
         batch_size: patches a step over all GPUs, or None: nnU-Net's, made smaller until ``memory`` suffices.
         memory: GPU memory to plan for, GiB (with mixed precision).
         oversample_foreground: share of the patches that must contain foreground.
-        mirroring: mirror patches in training and average over mirrored images in prediction.
+        mirroring: mirror patches in training and, with ``tta``, average over mirrored images in prediction.
+        tta: do that averaging (eight times the time of prediction and validation).
 
     2D weights (read once, when training starts from nothing):
 
@@ -89,6 +90,7 @@ class TrainerSettings:
     memory: float = 12.0
     oversample_foreground: float = 0.33
     mirroring: bool = True
+    tta: bool = True
 
     pretrained: bool = True
     inflation: str = "center_sym"

@@ -30,7 +30,7 @@ def merge_touching(tree: Tree, tolerance: float = 0.0) -> Tree:
     """
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise NeurinoError(f"merge_touching: expected a tolerance from 0 on, got {tolerance!r}")
-    kept = _join(tree, _spots(tree.xyz, tolerance))
+    kept = _join(tree, _touching_pairs(tree, tolerance))
     if (kept == np.arange(len(tree))).all():
         return tree
     pieces = tree.n_pieces
@@ -39,43 +39,46 @@ def merge_touching(tree: Tree, tolerance: float = 0.0) -> Tree:
     return take(merged, np.arange(len(merged)), findings=(*tree.findings, note))
 
 
-def _spots(xyz: np.ndarray, tolerance: float) -> list[np.ndarray]:
-    """Groups (rows, ascending) of two or more nodes on the same spot, in the order of their first rows."""
-    n = len(xyz)
+def _touching_pairs(tree: Tree, tolerance: float) -> np.ndarray:
+    """Rows (k, 2) of nodes on the same spot, nearest first; the node that stays comes first (no root, if possible)."""
+    n = len(tree)
+    if n < 2:
+        return np.zeros((0, 2), dtype=np.int64)
+    is_root = tree.parents < 0
     if tolerance > 0:
-        pairs = cKDTree(xyz).query_pairs(tolerance, output_type="ndarray") if n else np.zeros((0, 2), int)
-        graph = sparse.coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-        _, spot = connected_components(graph, directed=False)
-        order = np.argsort(spot, kind="stable")
-        new = np.diff(spot[order]) != 0
-    else:
-        order = np.lexsort((np.arange(n), *(xyz.T + 0.0)))  # + 0.0: -0.0 is the same spot as 0.0
-        new = (np.diff(xyz[order], axis=0) != 0).any(axis=1)
-    groups = [g for g in np.split(order, np.flatnonzero(new) + 1) if len(g) > 1] if n else []
-    return sorted(groups, key=lambda group: int(group[0]))
+        pairs = cKDTree(tree.xyz).query_pairs(tolerance, output_type="ndarray")
+        piece = tree.piece_labels()
+        pairs = pairs[piece[pairs[:, 0]] != piece[pairs[:, 1]]]
+        turn = is_root[pairs[:, 0]] & ~is_root[pairs[:, 1]]
+        pairs[turn] = pairs[turn][:, ::-1]
+        distance = np.linalg.norm(tree.xyz[pairs[:, 0]] - tree.xyz[pairs[:, 1]], axis=1)
+        return pairs[np.lexsort((pairs[:, 1], pairs[:, 0], distance))]
+    x, y, z = tree.xyz.T + 0.0  # + 0.0: -0.0 is the same spot as 0.0
+    order = np.lexsort((np.arange(n), is_root, x, y, z))
+    starts = np.concatenate([[True], (np.diff(tree.xyz[order], axis=0) != 0).any(axis=1)])
+    first = order[np.maximum.accumulate(np.where(starts, np.arange(n), 0))]
+    pairs = np.stack([first, order], axis=1)[~starts]
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
-def _join(tree: Tree, spots: list[np.ndarray]) -> np.ndarray:
+def _join(tree: Tree, pairs: np.ndarray) -> np.ndarray:
     """The row (n,) that stands for every node; joining pieces never closes a circle."""
-    kept = np.arange(len(tree))
+    stands = list(range(len(tree)))
+    joined = list(range(tree.n_pieces))
     piece = tree.piece_labels()
-    joined = np.arange(tree.n_pieces)
 
-    def find(one: int) -> int:
-        while joined[one] != one:
-            joined[one] = joined[joined[one]]
-            one = joined[one]
+    def find(links: list[int], one: int) -> int:
+        while links[one] != one:
+            links[one] = links[links[one]]
+            one = links[one]
         return one
 
-    for spot in spots:
-        members = sorted(spot.tolist(), key=lambda row: (tree.parents[row] < 0, row))
-        first = members[0]
-        for row in members[1:]:
-            a, b = find(int(piece[first])), find(int(piece[row]))
-            if a != b:
-                joined[max(a, b)] = min(a, b)
-                kept[row] = first
-    return kept
+    for stay, go in pairs.tolist():
+        a, b = find(joined, int(piece[stay])), find(joined, int(piece[go]))
+        if a != b:
+            joined[max(a, b)] = min(a, b)
+            stands[find(stands, go)] = find(stands, stay)
+    return np.array([find(stands, row) for row in range(len(tree))], dtype=np.int64)
 
 
 def _hang(tree: Tree, kept: np.ndarray) -> Tree:

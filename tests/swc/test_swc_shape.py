@@ -63,6 +63,16 @@ def test_merging_closes_no_circle_and_loses_no_edge() -> None:
     assert merge_touching(merged) == merged
 
 
+def test_merging_within_a_tolerance_moves_nobody_farther() -> None:
+    # Nodes 0.4 apart in a row: each piece touches the next, within a piece nodes are nearer than the tolerance.
+    dense = Tree.build([[0.4 * k, 0, 0] for k in range(10)] + [[4, 0.3, 0], [4, 5, 0]], [*range(-1, 9), -1, 10])
+    merged = merge_touching(dense, tolerance=0.6)
+    assert merged.n_pieces == 1
+    assert len(merged) == len(dense) - 1
+    assert np.abs(merged.length - dense.length) <= 0.6
+    assert merge_touching(dense, tolerance=0.4).n_pieces == 2  # the nearest nodes are 0.5 apart
+
+
 def test_merging_prefers_a_soma_as_root_and_leaves_apart_what_is_apart() -> None:
     tree = Tree.build(
         [[0, 0, 0], [5, 0, 0], [5, 0, 0], [5, 9, 0], [50, 0, 0], [60, 0, 0]],

@@ -49,6 +49,8 @@ def find_source(settings: TrainerSettings) -> Source:
     Training never goes online unless the variable names an online model.
     """
     if not settings.pretrained:
+        if settings.frozen_epochs != 0:
+            raise NeurinoError("settings pretrained=false and frozen_epochs contradict each other: nothing would learn")
         return Source(None)
     named = os.environ.get(VARIABLE, "").strip()
     if named and named.lower() != "none":

@@ -24,11 +24,11 @@ class TrainerSettings:
         network: ``"neurino"``, or the baseline ``"mednext"``.
         size: encoder, ``"tiny"``, ``"small"``, ``"base"`` or ``"large"`` (DINOv3 ConvNeXt), or ``"atto"`` (for
             trials on a CPU). MedNeXt's are ``"S"``, ``"B"``, ``"M"`` and ``"L"``.
-        stem_stride: reduction of the first layer, 2 (thin neurites) or 4 (a quarter of the time and memory).
+        stem_stride: reduction of the first layer, 2 (keeps thin neurites) or 4 (cheaper).
         grn: global response normalisation in the decoder.
         norm: normalisation in the decoder: ``"group"`` (each patch by itself), ``"layer"`` or ``"batch"``
             (published).
-        checkpointing: recompute activations in the backward pass: about half the memory, a third more time.
+        checkpointing: compute activations again in the backward pass instead of keeping them: less memory, more time.
 
     Data:
 

@@ -52,6 +52,7 @@ DEMO: dict[str, Any] = {
     "lr": 2e-3,
     "warmup_epochs": 1.0,
     "ema": 0.98,
+    "tta": False,
 }
 RELEASED: dict[str, Any] = PAPER | {"grn": False, "patch_size": (64, 64, 64), "tasl_lambdas": (1.0, 0.5, 0.2)}
 
@@ -67,14 +68,14 @@ GROUPS: tuple[dict[str, tuple[str, dict[str, Any]]], ...] = (
         "paper": ("every constant of the paper", PAPER),
         "released": ("every constant of the released code", RELEASED),
     },
-    {"stem4": ("first layer of stride 4: a quarter of the memory, loses thin neurites", {"stem_stride": 4})},
+    {"stem4": ("first layer of stride 4: cheaper, loses thin neurites", {"stem_stride": 4})},
     {
         "average": ("2D kernels spread evenly over the depth", {"inflation": "average"}),
         "center": ("2D kernels in the middle slice", {"inflation": "center"}),
         "triplane": ("2D kernels along all three planes", {"inflation": "triplane"}),
-        "scratch": ("no 2D weights, none looked for", {"pretrained": False}),
     },
     {
+        "scratch": ("no 2D weights, none looked for", {"pretrained": False}),
         "frozen": ("the pretrained encoder is never trained", {"frozen_epochs": -1}),
         "frozen10": ("the pretrained encoder is not trained for the first 10 epochs", {"frozen_epochs": 10}),
     },

@@ -80,9 +80,19 @@ def plain_voxel_mlp(volume: Tensor, mlp: VoxelMLP, residual: Tensor | None = Non
 
 def pointwise(volume: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A 1x1x1 convolution of (N, C, Z, Y, X) with a (O, C) weight, by the faster of PyTorch's two ways."""
-    if volume.dtype == torch.float32 and _on_onednn(volume):
-        return F.conv3d(volume, weight[:, :, None, None, None], bias)
+    if _suits_convolution(volume, weight) and not torch.jit.is_tracing():
+        return _volume_like(_linear(_rows(volume), weight, bias), volume)
     return F.linear(volume.permute(0, 2, 3, 4, 1), weight, bias).permute(0, 4, 1, 2, 3)
+
+
+def _suits_convolution(volume: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN's 1x1 convolution was measured to beat ``linear``: not with few channels or very few voxels."""
+    return (
+        volume.dtype == weight.dtype == torch.float32
+        and min(weight.shape) >= 16
+        and volume.numel() >= 256 * volume.shape[1]
+        and _on_onednn(volume)
+    )
 
 
 def _on_onednn(volume: Tensor) -> bool:
@@ -135,24 +145,28 @@ def _volume_like(rows: Tensor, volume: Tensor) -> Tensor:
 
 def _portions(volume: Tensor, mlp: VoxelMLP) -> int:
     """Voxels in a portion."""
-    return max(64, _PORTION // mlp.expand_weight.shape[0])
+    return max(64, _PORTION // mlp.expand_weight.shape[0] // 16 * 16)
 
 
-def _as_image(rows: Tensor) -> Tensor:
-    """(voxels, channels) as a channels-last picture (1, channels, voxels, 1)."""
-    return rows[None, :, None].permute(0, 3, 1, 2)
+def _as_images(rows: Tensor) -> Tensor:
+    """(voxels, channels) as channels-last pictures of one column.
+
+    There are 16 of them if the number of voxels allows: with fewer, PyTorch leaves oneDNN when it has a single thread.
+    """
+    pictures = 16 if rows.shape[0] % 16 == 0 else 1
+    return rows.view(pictures, -1, 1, rows.shape[1]).permute(0, 3, 1, 2)
 
 
 def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    out = F.conv2d(_as_image(rows), weight[:, :, None, None], bias)
+    out = F.conv2d(_as_images(rows), weight[:, :, None, None], bias)
     return out.permute(0, 2, 3, 1).reshape(rows.shape[0], weight.shape[0])
 
 
 def _linear_backward(rows: Tensor, weight: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients with respect to the rows and to the weight."""
     of_rows, of_weight, _ = torch.ops.aten.convolution_backward(
-        _as_image(grad),
-        _as_image(rows),
+        _as_images(grad),
+        _as_images(rows),
         weight[:, :, None, None],
         None,
         [1, 1],

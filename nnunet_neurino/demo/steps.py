@@ -65,7 +65,7 @@ def run_steps(steps: Iterable[Step], stamps: Path) -> dict[str, float]:
         step.work()
         seconds[step.name] = time.monotonic() - start
         write_json(stamp, {"digest": digest, "seconds": round(seconds[step.name], 1)})
-        begun.unlink()
+        begun.unlink(missing_ok=True)
         print(f"      {seconds[step.name]:.0f} s", flush=True)
     return seconds
 

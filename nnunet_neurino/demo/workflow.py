@@ -81,6 +81,10 @@ class Workflow:
             "nnUNet_preprocessed": str(self.preprocessed),
             "nnUNet_results": str(self.results),
         }
+        if settings.device == "cpu":
+            # Each worker process would import PyTorch again, which takes longer than its work; and PyTorch's own
+            # threads wait for each other by spinning, which on a busy machine slows them down tenfold.
+            self.environment |= {"nnUNet_def_n_proc": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
     def commands(self) -> dict[str, list[Command]]:
         """The commands of each step, as a user would type them."""
@@ -151,10 +155,6 @@ class Workflow:
         content: dict[str, Any] = json.loads((self.scores / what / "scores.json").read_text(encoding="utf-8"))
         return content
 
-    def _run(self, name: str, command: Command, environment: dict[str, str] | None = None) -> None:
-        with LiveLine() as line:
-            run_program(command, self.logs / f"{name}.log", {**self.environment, **(environment or {})}, line)
-
     def _runner(self, step: str) -> Callable[[], None]:
         def run() -> None:
             for path in (self.raw, self.preprocessed, self.results):
@@ -162,7 +162,8 @@ class Workflow:
             commands = self.commands()[step]
             for index, command in enumerate(commands):
                 name = step if len(commands) == 1 else f"{step}_{index}"
-                self._run(name, command, {"nnUNet_def_n_proc": "1"} if step == "plan" else None)
+                with LiveLine() as line:
+                    run_program(command, self.logs / f"{name}.log", self.environment, line)
 
         return run
 
@@ -185,10 +186,10 @@ class Workflow:
             command.append("--c")
         elif self.model.exists():
             shutil.rmtree(self.model)
-        # On a CPU each data worker and each exporter would import PyTorch again: longer than its work takes.
-        cpu = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"} if self.settings.device == "cpu" else {}
+        # Not for planning, which takes this number for PyTorch's threads and refuses 0.
+        workers = {"nnUNet_n_proc_DA": "0"} if self.settings.device == "cpu" else {}
         with TrainingBar(self.settings.epochs) as bar:
-            run_program(command, self.logs / "train.log", {**self.environment, **cpu}, bar)
+            run_program(command, self.logs / "train.log", {**self.environment, **workers}, bar)
 
     def _score(self) -> None:
         for kind, suffix in (("masks", ".tif"), ("tracings", ".swc")):

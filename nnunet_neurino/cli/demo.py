@@ -8,6 +8,7 @@ written.
 from __future__ import annotations
 
 import argparse
+import signal
 from pathlib import Path
 
 from nnunet_neurino.demo.page import score_rows, write_page
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo and print where its page is."""
+    _end_tidily_when_told_to()
     settings = DemoSettings(output=args.output.resolve(), device=_device(args.device), seed=args.seed)
     workflow = Workflow(settings)
     workflow.check_disk()
@@ -39,6 +41,17 @@ def run(args: argparse.Namespace) -> int:
     _print_table(workflow)
     print(f"\nThe page: {page}")
     return 0
+
+
+def _end_tidily_when_told_to() -> None:
+    """Let a kill or a closed terminal unwind the stack as Ctrl-C does, so that the programs we started end, too."""
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), end)
 
 
 def _device(wanted: str | None) -> str:

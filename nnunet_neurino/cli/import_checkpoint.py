@@ -73,7 +73,11 @@ def run(args: argparse.Namespace) -> int:
     if target.exists() and not args.overwrite:
         raise NeurinoError(f"{target}: already there; --overwrite replaces it")
     _write(target, model, network, trainer, name, args.file_ending, {f: n.state for f, n in networks.items()})
-    print(f"{target}: {model.trainer}, folds {', '.join(networks)}, {network}")
+    print(
+        f"{target}: {model.trainer}, folds {', '.join(networks)}; NeurINO-{network.size.capitalize()}, "
+        f"{network.stem_stride}x stem, GRN {'on' if network.grn else 'off'}, {network.in_channels} channels, "
+        f"{network.num_classes} classes"
+    )
     folds = " ".join(networks)
     print(f"nnUNetv2_predict -i IMAGES -o OUTPUT -d {name} -c {model.configuration} -tr {trainer} -f {folds}")
     return 0

@@ -102,7 +102,7 @@ class MedNeXt(nn.Module):
 
     def __init__(
         self,
-        in_channels: int | None = None,
+        in_channels: int = 1,
         num_classes: int = 2,
         size: str = "L",
         grn: bool = True,
@@ -115,8 +115,10 @@ class MedNeXt(nn.Module):
         input_channels: int | None = None,
     ) -> None:
         super().__init__()
-        if in_channels is not None and input_channels is not None and in_channels != input_channels:
-            raise NeurinoError(f"in_channels={in_channels} and input_channels={input_channels} contradict each other")
+        if input_channels is not None:
+            if in_channels not in (1, input_channels):
+                raise NeurinoError(f"in_channels={in_channels} contradicts input_channels={input_channels}")
+            in_channels = input_channels
         if size not in SIZES:
             raise NeurinoError(f"MedNeXt size '{size}' is not known: expected one of {', '.join(SIZES)}")
         self.num_classes = num_classes
@@ -128,7 +130,7 @@ class MedNeXt(nn.Module):
             norm=norm,
             grn=grn,
         )
-        self.encoder = _Encoder(in_channels or input_channels or 1, plan, self.levels, checkpointing)
+        self.encoder = _Encoder(in_channels, plan, self.levels, checkpointing)
         self.decoder = MedNeXtDecoder(plan, self.levels, num_classes, deep_supervision, checkpointing)
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:

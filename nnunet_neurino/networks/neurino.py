@@ -55,7 +55,7 @@ class NeurINO(nn.Module):
 
     def __init__(
         self,
-        in_channels: int | None = None,
+        in_channels: int = 1,
         num_classes: int = 2,
         size: str = "tiny",
         stem_stride: int = 2,
@@ -71,14 +71,15 @@ class NeurINO(nn.Module):
         input_channels: int | None = None,
     ) -> None:
         super().__init__()
-        if in_channels is not None and input_channels is not None and in_channels != input_channels:
-            raise NeurinoError(f"in_channels={in_channels} and input_channels={input_channels} contradict each other")
-        channels = in_channels or input_channels or 1
+        if input_channels is not None:
+            if in_channels not in (1, input_channels):
+                raise NeurinoError(f"in_channels={in_channels} contradicts input_channels={input_channels}")
+            in_channels = input_channels
         self.num_classes = num_classes
         self.size = size_by_name(size)
         self.levels = neurino_levels(strides, stem_stride)
         geometry = encoder_geometry(self.levels, kernel_depth, depth_axis)
-        self.encoder = ConvNeXt3d(channels, self.size, geometry, layer_scale, checkpointing)
+        self.encoder = ConvNeXt3d(in_channels, self.size, geometry, layer_scale, checkpointing)
         finer = tuple(self.size.widths[0] // 2**k for k in range(self._finer_levels, 0, -1))
         widths = finer + self.size.widths
         plan = DecoderPlan(

@@ -15,7 +15,7 @@ _state = threading.local()
 
 def is_second_run() -> bool:
     """Whether this is the run on the way back: running statistics have seen the batch already."""
-    return getattr(_state, "second_run", False)
+    return not torch.compiler.is_compiling() and getattr(_state, "second_run", False)
 
 
 def run(module: nn.Module, volume: Tensor, saving: bool) -> Tensor:

@@ -16,12 +16,14 @@ from nnunet_neurino.tracing.lines import Floats, Ints, Lines, path_length
 from nnunet_neurino.tracing.soma import find_somata
 
 _ARM = 12.0  # length of an arm that tells its direction, in voxels of the finest axis
-_SHORTEST_ARM = 6.0
+_SHORTEST_ARM = 4.0
 _STRAIGHT = 50.0  # greatest bend of a neurite that goes straight on through a crossing, degrees
-_CERTAIN = 25.0
+_CERTAIN = 36.0
+_NEAR = 1.5, 1.0  # arms begin this times the radius plus this from the middle of the forks
+_ZONE = 4.0, 6.0  # forks nearer than this times the radius plus this may be one crossing
 _BORDER = 4.0
 _MOST_ARMS = 8
-_CLEARLY = 12.0  # by this much the second-best pairing of the arms must be more bent, degrees
+_CLEARLY = 10.0  # by this much the second-best pairing of the arms must be more bent, degrees
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def split_crossings(lines: Lines) -> tuple[Lines, Crossings]:
                 away = np.linalg.norm(np.array([points[p] for p in both]) - lines.points[arm.path[-1]], axis=1)
                 edges.append((arm.path[-1], both[int(np.argmin(away))]))
         links.append((chains[0][len(chains[0]) // 2], chains[1][len(chains[1]) // 2]))
-        certain.append(passing.bend <= _CERTAIN)
+        certain.append(len(arms) == 4 and passing.bend <= _CERTAIN)
     wanted = np.concatenate([~gone, np.ones(len(points) - len(gone), dtype=bool)])
     number = np.cumsum(wanted) - 1
     old = lines.edges[~gone[lines.edges].any(axis=1)]
@@ -92,7 +94,8 @@ def split_crossings(lines: Lines) -> tuple[Lines, Crossings]:
 
 
 def rejoin_doubtful(lines: Lines, crossings: Crossings, size: Floats) -> Lines:
-    """Undo doubtful crossings that left a piece without a beginning: no cell body and no end at the image's border.
+    """Undo doubtful crossings that left a piece that is no neuron by itself: without a cell body, and not running
+    from border to border of the image either.
 
     Args:
         lines: the lines of :func:`split_crossings`, possibly with more points and edges behind.
@@ -104,19 +107,26 @@ def rejoin_doubtful(lines: Lines, crossings: Crossings, size: Floats) -> Lines:
         first, second = piece[link]
         if certain or first == second:
             continue
-        begins = _pieces_with_beginning(lines, piece, size)
-        if not (begins[first] and begins[second]):
+        if not _may_be_two(lines, piece, int(first), int(second), size):
             lines = Lines(lines.points, lines.radii, np.concatenate([lines.edges, link[None]]))
     return lines
 
 
-def _pieces_with_beginning(lines: Lines, piece: Ints, size: Floats) -> NDArray[np.bool_]:
+def _may_be_two(lines: Lines, piece: Ints, first: int, second: int, size: Floats) -> bool:
+    """Whether two pieces can be two neurons.
+
+    Each has a cell body or reaches the image's border twice; or one of them is a fibre from border to border.
+    """
     from_border = np.minimum(lines.points, size - 1 - lines.points).min(axis=1)
-    at_border = (lines.degree() <= 1) & (from_border <= lines.radii + _BORDER)
-    begins = np.zeros(int(piece.max()) + 1, dtype=bool)
-    begins[piece[at_border]] = True
-    begins[piece[find_somata(lines)]] = True
-    return begins
+    tip = lines.degree() <= 1
+    at_border = tip & (from_border <= lines.radii + _BORDER)
+    with_soma = set(piece[find_somata(lines)].tolist())
+    alone, fibre = [], False
+    for number in (first, second):
+        tips, ends = (int(np.count_nonzero(kind & (piece == number))) for kind in (tip, at_border))
+        alone.append(ends >= 2 or number in with_soma)
+        fibre |= tips == ends == 2
+    return all(alone) or fibre
 
 
 def _at_cell_body(lines: Lines, zone: list[int], somata: Ints) -> bool:
@@ -139,7 +149,7 @@ def _fork_zones(lines: Lines, degree: np.ndarray) -> list[list[int]]:
         first, last = path[0], path[-1]
         if min(degree[first], degree[last]) < 3:
             continue
-        if path_length(lines.points[path]) <= 3.0 * float(lines.radii[[first, last]].max()) + 4.0:
+        if path_length(lines.points[path]) <= _ZONE[0] * float(lines.radii[[first, last]].max()) + _ZONE[1]:
             leader[top(first)] = top(last)
             inner.append(path)
     zones: dict[int, set[int]] = {}
@@ -154,7 +164,7 @@ def _arms(lines: Lines, neighbours: list[list[int]], zone: list[int]) -> list[_A
     """The neurites that leave a zone of forks, each with its direction a little way out."""
     members = set(zone)
     centre = lines.points[zone].mean(axis=0)
-    near = float(np.linalg.norm(lines.points[zone] - centre, axis=1).max()) + 1.2 * float(lines.radii[zone].max())
+    near = float(np.linalg.norm(lines.points[zone] - centre, axis=1).max()) + _NEAR[0] * float(lines.radii[zone].max()) + _NEAR[1]
     arms = []
     for fork in zone:
         for following in neighbours[fork]:

@@ -8,6 +8,7 @@ from scipy.spatial import cKDTree
 from nnunet_neurino.tracing.lines import Ints, Lines
 
 SOMA_RATIO = 2.5  # a point this many times as thick as the neurites of its piece is in a cell body
+_REACH = 1.1, 1.0  # a cell body ends at this times its depth plus this: fronts near its surface mix its neurites
 
 
 def find_somata(lines: Lines) -> Ints:
@@ -15,7 +16,7 @@ def find_somata(lines: Lines) -> Ints:
     if not len(lines.points):
         return np.empty(0, dtype=np.int64)
     piece = lines.pieces()
-    typical = _median_of(lines.radii, piece)[piece]
+    typical = median_of(lines.radii, piece)[piece]
     thick = np.flatnonzero(lines.radii > np.maximum(SOMA_RATIO * typical, 3.0))
     thick = thick[np.argsort(-lines.radii[thick], kind="stable")]
     found: list[int] = []
@@ -36,7 +37,7 @@ def star_somata(lines: Lines) -> Lines:
     tree = cKDTree(lines.points)
     owner = np.full(len(lines.points), -1, dtype=np.int64)
     for soma, inside in zip(
-        somata.tolist(), tree.query_ball_point(lines.points[somata], lines.radii[somata]), strict=True
+        somata.tolist(), tree.query_ball_point(lines.points[somata], _REACH[0] * lines.radii[somata] + _REACH[1]), strict=True
     ):
         owner[inside] = soma
     owner[somata] = somata
@@ -67,7 +68,8 @@ def _without_cycles(lines: Lines) -> Lines:
     return Lines(lines.points, lines.radii, lines.edges[kept])
 
 
-def _median_of(values: np.ndarray, group: Ints) -> np.ndarray:
+def median_of(values: np.ndarray, group: Ints) -> np.ndarray:
+    """Median of the values of each group 0, 1, ...; every group has some."""
     order = np.lexsort((values, group))
     starts = np.searchsorted(group[order], np.arange(int(group.max()) + 2))
     return values[order][(starts[:-1] + starts[1:] - 1) // 2]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.swc import Tree
@@ -19,9 +20,10 @@ from nnunet_neurino.tracing.lines import Floats, Ints, Lines
 from nnunet_neurino.tracing.prune import merge_close_forks, prune_spurs
 from nnunet_neurino.tracing.refine import recentre, resample, smooth, straighten_tips
 from nnunet_neurino.tracing.settings import TraceSettings
-from nnunet_neurino.tracing.soma import SOMA_RATIO, star_somata
+from nnunet_neurino.tracing.soma import median_of, star_somata
 from nnunet_neurino.tracing.wave import VoxelGraph, select, thickest, voxel_graph, wave_lines
 
+_STANDS_OUT = 1.8
 _MOST_VOXELS = 12_000_000
 _DENSE = 0.5  # a neurite mask that fills more of the image than this is no neurite mask
 
@@ -148,23 +150,26 @@ def _drop_short(lines: Lines, least: float) -> Lines:
 
 
 def _roots(lines: Lines, wished: Floats | None) -> Ints:
-    """The thickest point of each piece; a tip if that is where the piece is hardly thicker than elsewhere."""
+    """One point of each piece: its thickest, or its thickest tip where no point stands out (no cell body in sight)."""
     piece = lines.pieces()
-    order = np.lexsort((-lines.radii, piece))
-    roots = order[np.searchsorted(piece[order], np.arange(int(piece.max()) + 1))].astype(np.int64)
-    degree = lines.degree()
-    tips = np.flatnonzero(degree <= 1)
-    for i, root in enumerate(roots.tolist()):
-        if degree[root] != 2 or lines.radii[root] > SOMA_RATIO * np.median(lines.radii[piece == i]):
-            continue
-        own = tips[piece[tips] == i]
-        distance = np.linalg.norm(lines.points[own] - lines.points[root], axis=1)
-        if distance.min() <= 2.0 * lines.radii[root] + 2.0:
-            roots[i] = own[np.argmin(distance)]
+    roots = _thickest_of(lines.radii, piece)
+    typical = median_of(lines.radii, piece)
+    tip = lines.degree() <= 1
+    # The radius of a tip says little: what counts is how thick its neurite is over the next few points.
+    nearby = cKDTree(lines.points).query_ball_point(lines.points[tip], 6.0)
+    thickness = np.zeros(len(lines.points))
+    thickness[tip] = [lines.radii[near].mean() for near in nearby]
+    plain = lines.radii[roots] <= _STANDS_OUT * typical
+    roots[plain] = _thickest_of(thickness, piece)[plain]
     if wished is not None:
         nearest = int(np.argmin(((lines.points - wished) ** 2).sum(axis=1)))
         roots[piece[nearest]] = nearest
     return roots
+
+
+def _thickest_of(thickness: Floats, piece: Ints) -> Ints:
+    order = np.lexsort((-thickness, piece))
+    return order[np.searchsorted(piece[order], np.arange(int(piece.max()) + 1))].astype(np.int64)
 
 
 def _to_tree(lines: Lines, wished: Floats | None, scale: Floats, size: Floats, settings: TraceSettings) -> Tree:

@@ -143,7 +143,9 @@ def _onto_foreground(centre: Floats, graph: VoxelGraph, point: NDArray) -> Float
 
 def _radius(graph: VoxelGraph, centre: Floats) -> Floats:
     """Radius of the tube at positions in voxel indices: distance to the background less half a voxel."""
-    return np.maximum(graph.depth(centre) - 0.5, 0.5)
+    # Between two thick slices the steps of the surface come near; the voxel's own middle does not see them.
+    depth = np.maximum(graph.depth(centre), graph.depth(np.rint(centre)))
+    return np.maximum(depth - 0.5, 0.5)
 
 
 def thickest(graph: VoxelGraph, component: Ints) -> Ints:

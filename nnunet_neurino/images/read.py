@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.images import itk, slices, vaa3d
+from nnunet_neurino.images import nifti, slices, vaa3d
 from nnunet_neurino.images.axes import in_order
 from nnunet_neurino.images.stack import Raw, Stack, check_spacing, first_bytes
 from nnunet_neurino.swc import Finding
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 #: Endings of files that :func:`read_stack` reads.
-SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".lsm", ".v3draw", ".raw", ".v3dpbd", *itk.SUFFIXES)
+SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".lsm", ".v3draw", ".raw", ".v3dpbd", *nifti.SUFFIXES, *_ITK_SUFFIXES)
 
 
 def read_stack(
@@ -73,8 +74,12 @@ def _read(path: Path, max_bytes: int | None) -> Raw:
         from nnunet_neurino.images.pbd import read_v3dpbd
 
         return _note_suffix(read_v3dpbd(path, max_bytes), name, (".v3dpbd",), "Vaa3D compressed")
-    if name.endswith(itk.SUFFIXES):
-        return itk.read_itk(path, max_bytes)
+    if name.endswith(nifti.SUFFIXES):
+        return nifti.read_nifti(path, max_bytes)
+    if name.endswith(_ITK_SUFFIXES):
+        from nnunet_neurino.images.itk import read_itk  # SimpleITK takes a second to load
+
+        return read_itk(path, max_bytes)
     if name.endswith(slices.SUFFIXES) and not name.endswith((".tif", ".tiff")):
         raise NeurinoError(f"{path}: a single slice, a stack was expected; give the folder that holds the slices")
     raise NeurinoError(

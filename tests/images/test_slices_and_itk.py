@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -101,8 +102,9 @@ def test_itk_formats(tmp_path: Path, voxels: np.ndarray, ending: str, stored: tu
     assert np.array_equal(stack.voxels, voxels)
     assert stack.spacing == (expected if expected is None else pytest.approx(expected, rel=1e-5))
     assert word in " ".join(map(str, stack.findings))
-    with pytest.raises(NeurinoError, match="memory"):
-        read_stack(path, max_bytes=voxels.nbytes - 1)
+    if ending != ".nii":  # mapped, not read
+        with pytest.raises(NeurinoError, match="memory"):
+            read_stack(path, max_bytes=voxels.nbytes - 1)
     whole = path.read_bytes()
     for keep in (10, len(whole) // 2):
         path.write_bytes(whole[:keep])
@@ -140,3 +142,52 @@ def test_shared_quirks_are_read(shared_data: Path):
     fmost = pairs / "pyneutube_fmost_crop"
     turned = read_stack(fmost / "image_zyx_order.nii.gz", axes="XYZ").voxels
     assert np.array_equal(turned, read_stack(fmost / "image.tif").voxels)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"])
+def test_nifti_equals_simpleitk(tmp_path: Path, voxels: np.ndarray, dtype: str, ending: str):
+    path = tmp_path / f"a{ending}"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray((voxels / 3).astype(dtype)), str(path))
+    stack = read_stack(path)
+    assert np.array_equal(stack.voxels, SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))))
+    assert isinstance(stack.voxels, np.memmap) == (ending == ".nii")
+
+
+def nifti(voxels: np.ndarray, order: str, second: bool, unit: int, slope: float, inter: float) -> bytes:
+    """A NIfTI file from the standard's tables."""
+    head = bytearray(544 if second else 352)
+    z, y, x = voxels.shape
+    if second:
+        struct.pack_into(order + "i8shh8q", head, 0, 540, b"n+2\0\r\n\x1a\n", 4, 16, 3, x, y, z, 1, 1, 1, 1)
+        struct.pack_into(order + "8d", head, 104, 1, 0.2, 0.3, 1.5, 1, 1, 1, 1)
+        struct.pack_into(order + "q2d", head, 168, 544, slope, inter)
+        struct.pack_into(order + "i", head, 500, unit)
+    else:
+        struct.pack_into(order + "i", head, 0, 348)
+        struct.pack_into(order + "8h", head, 40, 3, x, y, z, 1, 1, 1, 1)
+        struct.pack_into(order + "hh", head, 70, 4, 16)
+        struct.pack_into(order + "8f", head, 76, 1, 0.2, 0.3, 1.5, 1, 1, 1, 1)
+        struct.pack_into(order + "3f", head, 108, 352, slope, inter)
+        head[123] = unit
+        head[344:348] = b"n+1\0"
+    return bytes(head) + voxels.astype(order + "i2").tobytes()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize(("unit", "word"), [(3, ""), (0, "no unit"), (2, "millimetres")])
+def test_nifti_versions_byte_orders_units_and_scaling(
+    tmp_path: Path, voxels: np.ndarray, order: str, second: bool, unit: int, word: str
+):
+    small, path = (voxels // 300).astype(np.int16), tmp_path / "a.nii"
+    path.write_bytes(nifti(small, order, second, unit, 0, 0))
+    stack = read_stack(path)
+    assert np.array_equal(stack.voxels, small)
+    assert stack.spacing == (1.5, 0.3, 0.2)
+    assert word in " ".join(map(str, stack.findings))
+    path.write_bytes(nifti(small, order, second, unit, 2, -5))
+    assert np.array_equal(read_stack(path).voxels, small * 2.0 - 5)
+    path.write_bytes(nifti(small, order, second, unit, 0, 0)[:-2])
+    with pytest.raises(NeurinoError, match="cut short"):
+        read_stack(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from nnunet_neurino.conversion.names import case_name, is_mask_name, stacks_in, stem_of, tracings_in, without_role
 from nnunet_neurino.conversion.settings import Case
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.images.slices import is_slice_folder
 
 _CHANNEL = re.compile(r"^(.*)_(\d{4})$")
 _COLUMNS = ("case", "image", "tracing", "mask", "specimen", "set")
@@ -38,6 +39,8 @@ def find_cases(images: Path, tracings: Path | None = None, masks: Path | None = 
     for folder in filter(None, (images, tracings, masks)):
         if not folder.is_dir():
             raise NeurinoError(f"{folder}: no such folder")
+    if is_slice_folder(images):
+        raise NeurinoError(f"{images}: these are the slices of one stack; give the folder above it, one folder a stack")
     groups = _channels(stacks_in(images))
     if not groups:
         raise NeurinoError(f"{images}: no image stacks found (TIFF, .v3draw, .v3dpbd, NIfTI, NRRD, folders of slices)")

@@ -18,9 +18,15 @@ SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 
 
 def is_slice_folder(folder: Path) -> bool:
-    """Tell whether ``folder`` holds at least two image files whose names differ in one number only."""
-    names = [p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
-    return len(names) > 1 and len({re.sub(r"\d+", "#", name) for name in names}) == 1
+    """Tell whether ``folder`` holds at least two flat images whose names differ in numbers only."""
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if len(paths) < 2 or len({re.sub(r"\d+", "#", p.name) for p in paths}) > 1:
+        return False
+    try:  # "cell1.tif", "cell2.tif" may as well be stacks of their own
+        _read_slice(paths[0])
+    except NeurinoError:
+        return False
+    return True
 
 
 def read_slices(folder: Path, max_bytes: int | None = None) -> Raw:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from nnunet_neurino.conversion import find_cases, read_pairs
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.images import write_tiff
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -166,3 +169,18 @@ def test_rows_that_are_refused(tmp_path: Path):
     cases = read_pairs(table)
     assert [c.name for c in cases if not c.problem] == ["good"]
     assert len(cases) == 9
+
+
+def test_numbered_stacks_are_no_slices_and_slices_are_one_stack(tmp_path: Path):
+    plane = np.random.default_rng(0).integers(0, 255, (6, 7), dtype=np.uint8)
+    for i in range(3):
+        write_tiff(tmp_path / "i" / "mouse1" / f"cell{i}.tif", np.stack([plane] * 4))
+        (tmp_path / "i" / "neuron").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "i" / "neuron" / f"z{i}.tif", plane)
+    touch(tmp_path / "t", *[f"cell{i}.swc" for i in range(3)], "neuron.swc")
+    cases, _ = find_cases(tmp_path / "i", tmp_path / "t")
+    assert [(c.name, c.problem) for c in cases] == [("cell0", ""), ("cell1", ""), ("cell2", ""), ("neuron", "")]
+    assert cases[3].images == (tmp_path / "i" / "neuron",)
+    assert cases[3].tracing == tmp_path / "t" / "neuron.swc"
+    with pytest.raises(NeurinoError, match="the folder above"):
+        find_cases(tmp_path / "i" / "neuron", tmp_path / "t")

@@ -43,8 +43,11 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
     Raises:
         NeurinoError: not such a file, cut short, or one that holds more than tensors.
     """
-    opener = _open_safetensors if path.suffix == ".safetensors" else _open_torch
-    with opener(path) as tensors:
+    with open(path, "rb") as file:
+        start = file.read(16)
+    # A safetensors file starts with the length of a JSON text, whatever its name says.
+    is_safetensors = path.suffix == ".safetensors" or start[8:9] == b"{"
+    with (_open_safetensors if is_safetensors else _open_torch)(path) as tensors:
         yield tensors
 
 
@@ -111,6 +114,9 @@ def _is_pickle(path: Path) -> bool:
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> NeurinoError:
+    with open(path, "rb") as file:
+        if file.read(64).startswith(b"version https://git-lfs"):
+            return NeurinoError(f"{path}: a placeholder of Git LFS, not the weights; run `git lfs pull` in its folder")
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
     return NeurinoError(
         f"{path}: cannot be read as a {kind} file ({first_line}); it may be cut short, get it again "

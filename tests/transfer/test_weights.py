@@ -6,7 +6,6 @@ import os
 import pickle
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from twin import SMALL, flat
+from weight_files import KINDS, Bomb, as_original, broken, written
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks import NeurINO, convnext
 from nnunet_neurino.transfer import inflate, inflate_into, load_2d_weights, names
 
-# `tiny` in these tests is the small network of `twin.py`; its four schemes are written by the rules of `renaming`.
+# `tiny` in these tests is the small network of `twin.py`.
 
 
 @pytest.fixture(autouse=True)
@@ -35,86 +35,9 @@ def state() -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in flat().float().state_dict().items()}
 
 
-def as_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As Meta's files name it, with the final norm stored twice."""
-    result = {}
-    for name, tensor in state.items():
-        parts = name.split(".")
-        if parts[0] == "stem":
-            new = f"downsample_layers.0.{parts[1]}.{parts[2]}"
-        elif parts[0] == "stages" and parts[2] == "downsample":
-            new = f"downsample_layers.{parts[1]}.{parts[3]}.{parts[4]}"
-        elif parts[0] == "stages":
-            rest = ".".join(parts[4:]).replace("conv_dw", "dwconv").replace("mlp.fc", "pwconv")
-            new = f"stages.{parts[1]}.{parts[3]}.{rest}"
-        else:
-            new = f"norm.{parts[-1]}"
-            result[f"norms.3.{parts[-1]}"] = tensor.clone()
-        result[new] = tensor
-    return result
-
-
-def as_transformers(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-    """As the transformers library names it (5.x: with the prefix `model.`)."""
-    result = {}
-    for name, tensor in as_original(state).items():
-        if name.startswith("norms."):
-            continue
-        parts = name.split(".")
-        if parts[0] == "downsample_layers":
-            new = f"stages.{parts[1]}.downsample_layers.{parts[2]}.{parts[3]}"
-        elif parts[0] == "stages":
-            rest = ".".join(parts[3:]).replace("norm", "layer_norm")
-            rest = rest.replace("dwconv", "depthwise_conv").replace("pwconv", "pointwise_conv")
-            new = f"stages.{parts[1]}.layers.{parts[2]}.{rest}"
-        else:
-            new = f"layer_norm.{parts[-1]}"
-        result[prefix + new] = tensor
-    return result
-
-
-def _written(kind: str, state: dict[str, Tensor], folder: Path) -> Path:
-    """A source of the given kind."""
-    if kind == "timm file":
-        save_file(state, folder / "any_name.safetensors")
-        return folder / "any_name.safetensors"
-    if kind == "timm folder":
-        save_file(state, folder / "model.safetensors")
-        (folder / "config.json").write_text('{"architecture": "convnext_tiny"}')
-    elif kind == "timm folder, older":
-        torch.save(state, folder / "pytorch_model.bin")
-    elif kind == "transformers 4 folder":
-        save_file(as_transformers(state), folder / "model.safetensors")
-    elif kind == "transformers 5 folder":
-        save_file(as_transformers(state, "model."), folder / "model.safetensors")
-    elif kind == "original":
-        torch.save(as_original(state), folder / "dinov3_convnext_tiny.pth")
-        return folder / "dinov3_convnext_tiny.pth"
-    elif kind == "original, old format":
-        torch.save(as_original(state), folder / "old.pth", _use_new_zipfile_serialization=False)
-        return folder / "old.pth"
-    elif kind == "training checkpoint":
-        wrapped = {f"module.backbone.{name}": tensor for name, tensor in as_original(state).items()}
-        torch.save({"epoch": 3, "model": wrapped}, folder / "last.pth")
-        return folder / "last.pth"
-    return folder
-
-
-KINDS = {
-    "timm file": "timm",
-    "timm folder": "timm",
-    "timm folder, older": "timm",
-    "transformers 4 folder": "transformers",
-    "transformers 5 folder": "transformers",
-    "original": "original",
-    "original, old format": "original",
-    "training checkpoint": "original",
-}
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_source_gives_the_same_encoder(kind: str, state: dict[str, Tensor], tmp_path: Path) -> None:
-    weights = load_2d_weights(_written(kind, state, tmp_path))
+    weights = load_2d_weights(written(kind, state, tmp_path))
     assert weights is not None
     assert (weights.size, weights.scheme) == ("tiny", KINDS[kind])
     expected = inflate(state, "average")
@@ -151,64 +74,6 @@ def test_published_file_names_do_not_decide_the_size(state: dict[str, Tensor], t
     assert weights.size == "tiny"
 
 
-class _Bomb:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple:
-        return (Path.write_text, (self.target, "executed"))
-
-
-def _broken(kind: str, state: dict[str, Tensor], folder: Path) -> Path:
-    """A file that must be refused."""
-    path = folder / ("weights.safetensors" if "safetensors" in kind else "weights.pth")
-    if kind.startswith("cut"):
-        save_file(state, path) if "safetensors" in kind else torch.save(
-            as_original(state), path, _use_new_zipfile_serialization="old" not in kind
-        )
-        content = path.read_bytes()
-        path.write_bytes(content[: len(content) // 2] if "empty" not in kind else b"")
-    elif kind == "bomb":
-        torch.save({"model": as_original(state), "args": _Bomb(folder / "executed")}, path)
-    elif kind == "bomb, old format":
-        path.write_bytes(pickle.dumps({"model": _Bomb(folder / "executed")}))
-    elif kind == "zip bomb":
-        torch.save(as_original(state), folder / "plain.pth")
-        with zipfile.ZipFile(folder / "plain.pth") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-            for entry in plain.infolist():
-                packed.writestr(entry.filename, plain.read(entry))
-    elif kind == "stretched tensor":
-        first = next(iter(state))
-        torch.save({**state, first: torch.zeros(1).expand(2**20, 2**20, 3, 1)}, path)
-    elif kind == "missing weight":
-        del state["stages.2.blocks.1.norm.weight"]
-        torch.save(state, path)
-    elif kind == "missing stage":
-        torch.save({name: t for name, t in state.items() if not name.startswith("stages.3")}, path)
-    elif kind == "wrong shape":
-        torch.save({**state, "stages.1.blocks.0.conv_dw.weight": torch.zeros(6, 1, 5, 5)}, path)
-    elif kind == "foreign weight":
-        torch.save({**state, "stages.1.blocks.0.mlp.grn.weight": torch.zeros(24)}, path)
-    elif kind == "wrong size":
-        torch.save({name: torch.cat([t, t]) if t.ndim == 1 else t for name, t in state.items()}, path)
-    elif kind == "not a number":
-        state["stem.0.weight"][0, 0, 0, 0] = float("nan")
-        torch.save(state, path)
-    elif kind == "integers":
-        torch.save({name: tensor.to(torch.int8) for name, tensor in state.items()}, path)
-    elif kind == "two encoders":
-        torch.save({f"{who}.{name}": t for who in ("teacher", "student") for name, t in state.items()}, path)
-    elif kind == "a transformer":
-        torch.save({"blocks.0.attn.qkv.weight": torch.zeros(3, 3)}, path)
-    elif kind == "a list":
-        torch.save([torch.zeros(1)], path)
-    elif kind == "text":
-        path.write_text("<html>401 Unauthorized</html>")
-    return path
-
-
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
@@ -231,11 +96,12 @@ def _broken(kind: str, state: dict[str, Tensor], folder: Path) -> Path:
         ("two encoders", "2 ConvNeXt encoders"),
         ("a transformer", "no ConvNeXt encoder"),
         ("a list", "a list"),
+        ("LFS placeholder", "git lfs pull"),
         ("text", "cut short"),
     ],
 )
 def test_broken_files_are_refused_in_one_line(kind: str, says: str, state: dict[str, Tensor], tmp_path: Path) -> None:
-    path = _broken(kind, state, tmp_path)
+    path = broken(kind, state, tmp_path)
     with pytest.raises(NeurinoError) as caught:
         load_2d_weights(path)
     message = str(caught.value)
@@ -248,7 +114,7 @@ def test_broken_files_are_refused_in_one_line(kind: str, says: str, state: dict[
 
 def test_the_bomb_would_have_gone_off(tmp_path: Path) -> None:
     """Without this the tests above could pass for the wrong reason."""
-    pickle.loads(pickle.dumps(_Bomb(tmp_path / "executed")))
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "executed")))
     assert (tmp_path / "executed").read_text() == "executed"
 
 

@@ -10,6 +10,7 @@ from nnunet_neurino.metrics.segments import SegmentIndex, cut, tree_segments
 from nnunet_neurino.swc import Tree
 
 _STEP = 0.5  # pieces of cable are judged by their middle; their length in units of the tree
+_MOST_PIECES = 500_000
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ def length_scores(pred: Tree, truth: Tree, tolerance: float = 2.0) -> LengthScor
 
 def _share_near(tree: Tree, target: Tree, tolerance: float) -> float | None:
     """Share of the cable of ``tree`` whose pieces' middles are within ``tolerance`` of ``target``."""
-    starts, ends, _ = cut(*tree_segments(tree), longest=_STEP)
+    own = tree_segments(tree)
+    cable = float(np.linalg.norm(own[0] - own[1], axis=1).sum())
+    starts, ends, _ = cut(*own, longest=max(_STEP, cable / _MOST_PIECES))
     lengths = np.linalg.norm(ends - starts, axis=1)
     total = float(lengths.sum())
     if not total > 0:

@@ -15,7 +15,7 @@ from e2e_workplace import ISOTROPIC, Workplace, model_folder, read_json
 
 pytestmark = pytest.mark.xdist_group("end_to_end")
 
-TRAINER = "nnUNetTrainerNeurINO_demo"
+TRAINER = "nnUNetTrainerNeurINO_demo_EMA"
 SETTINGS = ("--epochs", "3", "--iterations", "4", "--val-iterations", "1", "--lr", "3e-3")
 
 
@@ -71,6 +71,16 @@ def test_validation_only_gives_the_same_scores(workplace: Workplace, trained: Pa
     summary.unlink()
     workplace.train("901", "3d_fullres", "0", "-tr", TRAINER, "--val")
     assert read_json(summary)["foreground_mean"]["Dice"] == before
+
+
+def test_best_configuration_is_found(workplace: Workplace, trained: Path) -> None:
+    said = workplace.run(
+        "nnUNetv2_find_best_configuration", "901", "-c", "3d_fullres", "-tr", TRAINER, "-f", "0", "-np", "1",
+        "--disable_ensembling", "--no_overwrite",
+    )  # fmt: skip
+    assert TRAINER in said
+    instructions = (workplace.results / ISOTROPIC.name / "inference_instructions.txt").read_text()
+    assert f"-tr {TRAINER}" in instructions
 
 
 @pytest.fixture(scope="module")

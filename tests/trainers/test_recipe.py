@@ -1,0 +1,188 @@
+"""What a training step, an epoch and a checkpoint of our trainers do, without nnU-Net's data loading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nnunet_plans import DATASET_JSON, plans
+
+from nnunet_neurino.trainers.launch import Training, make_trainer
+from nnunet_neurino.trainers.pretraining import Source
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Make and initialise a trainer of the smallest network from changed settings."""
+    for name in ("raw", "preprocessed", "results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    data = tmp_path / "preprocessed" / "Dataset001_Test"
+    (data / "nnUNetPlans_3d_fullres").mkdir(parents=True)
+    (data / "nnUNetPlans_3d_fullres" / "case.b2nd").touch()  # by which nnU-Net knows the storage format
+    (data / "nnUNetPlans.json").write_text(json.dumps(plans((16, 16, 16))))
+    (data / "dataset.json").write_text(json.dumps(DATASET_JSON))
+
+    def made(trainer: str = "nnUNetTrainerNeurINO_scratch", initialise: bool = True, **settings: Any) -> Any:
+        settings = {"size": "atto", "epochs": 10, "iterations": 4, "tasl": None, **settings}
+        instance = make_trainer(Training("1", "3d_fullres", 0, trainer, settings=settings, device="cpu"))
+        torch.manual_seed(0)
+        if initialise:
+            instance.initialize()
+        return instance
+
+    return made
+
+
+def batch(seed: int = 0) -> dict[str, Any]:
+    """A batch as nnU-Net's loader gives it, targets for five scales."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(2, 1, 16, 16, 16, generator=generator)
+    label = (image > 1).to(torch.int16)
+    return {"data": image, "target": [label[..., ::s, ::s, ::s].clone() for s in (1, 2, 4, 8, 16)]}
+
+
+def start_epoch(trainer: Any, epoch: int = 0) -> None:
+    trainer.current_epoch = epoch
+    trainer.on_train_epoch_start()
+
+
+def weights(trainer: Any, part: str = "") -> torch.Tensor:
+    return torch.cat(
+        [p.detach().flatten() for n, p in trainer.bare_network.named_parameters() if n.startswith(part)]
+    ).clone()
+
+
+def test_targets_and_weights_of_deep_supervision(make: Make) -> None:
+    default, published = make(), make(bottleneck_loss=True)
+    assert len(default._get_deep_supervision_scales()) == 5
+    total = 1 + 1 / 2 + 1 / 4 + 1 / 8
+    assert default.loss.weight_factors == pytest.approx([1 / total, 0.5 / total, 0.25 / total, 0.125 / total, 0])
+    # methods.md 1.5
+    assert published.loss.weight_factors == pytest.approx([0.516, 0.258, 0.129, 0.065, 0.032], abs=5e-4)
+
+
+def test_the_gradient_is_clipped_where_the_settings_say(make: Make) -> None:
+    norms = {}
+    for clip in (1e-3, 1e3):
+        trainer = make(clip=clip)
+        start_epoch(trainer)
+        trainer.train_step(batch())
+        norms[clip] = float(
+            torch.stack([p.grad.norm() for p in trainer.network.parameters() if p.grad is not None]).norm()
+        )
+    assert norms[1e-3] == pytest.approx(1e-3, rel=1e-2)
+    assert norms[1e3] > 1e-2
+
+
+def test_the_rate_changes_with_every_step_or_with_every_epoch(make: Make) -> None:
+    for stepwise in (True, False):
+        trainer = make(stepwise=stepwise, warmup_epochs=0.0, lr=0.1, poly_power=1.0)
+        start_epoch(trainer, 5)
+        rates = []
+        for _ in range(4):
+            trainer.train_step(batch())
+            rates.append(trainer.optimizer.param_groups[0]["lr"])
+        expected = [0.1 * (1 - (5 + (i + 0.5) / 4) / 10) for i in range(4)] if stepwise else [0.05] * 4
+        assert rates == pytest.approx(expected)
+
+
+def test_a_frozen_encoder_waits_and_then_learns(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As with pretrained weights, which this smallest network has none of.
+    monkeypatch.setattr("nnunet_neurino.trainers.neurino.find_source", lambda settings: Source(None))
+    trainer = make("nnUNetTrainerNeurINO", frozen_epochs=2)
+    before = weights(trainer, "encoder")
+    decoder = weights(trainer, "decoder")
+    start_epoch(trainer, 1)
+    trainer.train_step(batch())
+    assert torch.equal(weights(trainer, "encoder"), before)
+    assert not torch.equal(weights(trainer, "decoder"), decoder)
+    assert all(p.grad is None for p in trainer.bare_network.encoder.parameters()), "nothing is computed for it"
+    start_epoch(trainer, 2)
+    trainer.train_step(batch())
+    trainer.train_step(batch())
+    assert not torch.equal(weights(trainer, "encoder"), before)
+
+
+def test_the_average_is_validated_and_saved_and_training_goes_on_without_it(make: Make, tmp_path: Path) -> None:
+    trainer = make(ema=0.9)
+    start_epoch(trainer)
+    for seed in range(3):
+        trainer.train_step(batch(seed))
+    raw = weights(trainer)
+    trainer.on_validation_epoch_start()
+    average = weights(trainer)
+    assert not torch.equal(average, raw)
+    with torch.no_grad():
+        result = trainer.validation_step(batch(9))
+    trainer.on_validation_epoch_end([result])
+    assert torch.equal(weights(trainer), raw)
+
+    path = tmp_path / "checkpoint.pth"
+    trainer.save_checkpoint(str(path))
+    assert torch.equal(weights(trainer), raw)
+    stored = torch.load(path, weights_only=False)["network_weights"]
+    assert all(torch.isfinite(tensor).all() for tensor in stored.values())
+    names = [name for name, _ in trainer.bare_network.named_parameters()]
+    assert torch.equal(torch.cat([stored[name].flatten() for name in names]), average)
+
+    resumed = make(ema=0.9, initialise=False)
+    resumed.load_checkpoint(str(path))
+    assert torch.equal(weights(resumed), raw)
+    # One more step of each is the same step.
+    for instance in (trainer, resumed):
+        start_epoch(instance, 1)
+        instance.train_step(batch(5))
+    assert torch.equal(weights(resumed), weights(trainer))
+
+
+def test_a_resumed_run_has_the_rate_it_would_have_had_or_the_one_given_anew(make: Make, tmp_path: Path) -> None:
+    trainer = make(lr=0.01)
+    path = str(tmp_path / "checkpoint.pth")
+    trainer.save_checkpoint(path)
+    same, other = make(initialise=False), make(lr=0.002, weight_decay=0.5, initialise=False)
+    # `make` gives settings, as a command line would; without them the stored ones count.
+    for instance, peak in ((same, 0.01), (other, 0.002)):
+        if instance is same:
+            instance.plans_manager.plans["neurino_settings"].pop("lr", None)
+        instance.load_checkpoint(path)
+        assert {round(group["peak_lr"], 9) for group in instance.optimizer.param_groups} == {peak}
+        assert instance.settings.lr == peak
+    assert {group["weight_decay"] for group in other.optimizer.param_groups} == {0.0, 0.5}
+
+
+def test_a_compiled_network_is_seen_through(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make(initialise=False, ema=0.9)
+    compile_ = torch.compile
+    monkeypatch.setattr(trainer, "_do_i_compile", lambda: True)
+    monkeypatch.setattr(torch, "compile", lambda module: compile_(module, backend="eager"))
+    trainer.initialize()
+    assert isinstance(trainer.network, torch._dynamo.OptimizedModule)
+    start_epoch(trainer)
+    before = weights(trainer)
+    trainer.train_step(batch())
+    assert not torch.equal(weights(trainer), before)
+    path = tmp_path / "checkpoint.pth"
+    trainer.save_checkpoint(str(path))
+    plain = make(initialise=False, ema=0.9)
+    plain.load_checkpoint(str(path))
+    assert torch.equal(weights(plain), weights(trainer))
+
+
+def test_loss_terms_are_logged_as_the_mean_over_the_epoch(make: Make) -> None:
+    trainer = make(tasl="localised", tasl_warmup_epochs=0.0)
+    assert trainer.loss_term_names
+    start_epoch(trainer)
+    outputs = [trainer.train_step(batch(seed)) for seed in range(3)]
+    trainer.on_train_epoch_end(outputs)
+    for name in trainer.loss_term_names:
+        key = f"loss_term/{name}"
+        assert trainer.logger.get_value(key, 0) == pytest.approx(np.mean([output[key] for output in outputs]))
+    assert trainer.logger.get_value("train_losses", 0) == pytest.approx(np.mean([o["loss"] for o in outputs]))

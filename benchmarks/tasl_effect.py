@@ -4,7 +4,7 @@ Every arm sees the same volumes, patches, initial weights and number of steps fo
 scores are those of the predictions (probability above 0.5, nothing removed) on volumes that none was trained on:
 the Betti-0 error is the difference between the numbers of 26-connected components, the skeleton recall is the share
 of the true centreline that is covered, F1 is the voxels' F1 (Dice). A finished run is kept in the results file and not
-run again. The whole table takes about 20 minutes of one core.
+run again. The whole table takes about 7 minutes of one core.
 
 Example: python benchmarks/tasl_effect.py --out tasl_effect.json
 """
@@ -162,10 +162,10 @@ def main() -> None:
     )
     parser.add_argument("--arms", nargs="+", default=["dice_ce", "localised", "published"], help="losses to compare")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds (default: 0 1 2)")
-    parser.add_argument("--steps", type=int, default=600, help="training steps of each run (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=400, help="training steps of each run (default: %(default)s)")
     parser.add_argument("--patch", type=int, default=32, help="side of the patches in voxels (default: %(default)s)")
     parser.add_argument("--width", type=int, default=8, help="channels of the U-Net's first level (default: 8)")
-    parser.add_argument("--weight", type=float, default=0.5, help="weight of localised TASL (default: %(default)s)")
+    parser.add_argument("--weight", type=float, default=1.0, help="weight of localised TASL (default: %(default)s)")
     parser.add_argument("--train", type=int, default=12, help="training volumes of 64^3 (default: %(default)s)")
     parser.add_argument("--test", type=int, default=12, help="test volumes of 64^3 (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: %(default)s)")

@@ -37,7 +37,7 @@ class WithTASL(nn.Module):
         self,
         base: nn.Module,
         tasl: TASL,
-        weight: float = 0.5,
+        weight: float = 1.0,
         f: Literal["identity", "sigmoid", "tanh"] = "identity",
         warmup_epochs: float = 0.0,
         scale_weights: Sequence[float] | None = None,

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from nnunet_neurino.losses.truth import Truth
 from nnunet_neurino.skeleton.components import label_components
 
-_ENDS = 2.0
-"""A false piece costs its length and this many sections, for the two ends it adds: a speck is a component too."""
+_END = 1.0
+"""A false piece that hangs on a neuron costs its length and, for the end it adds, this many sections."""
+_ISLAND = 16.0
+"""One that touches no neuron costs this many: however small, it is one component too many."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +22,8 @@ class FalseVoxels:
 
     flat: NDArray[np.int64]
     """Number of each voxel (n,) in C order of the volume."""
-    node: NDArray[np.float64]
-    edge: NDArray[np.float64]
-    path: NDArray[np.float64]
+    charge: NDArray[np.float32]
+    """What each adds to the node, edge and path terms (3, n)."""
 
 
 def find_false_voxels(predicted: NDArray[np.bool_], truth: Truth) -> FalseVoxels:
@@ -47,10 +48,9 @@ def find_false_voxels(predicted: NDArray[np.bool_], truth: Truth) -> FalseVoxels
     beside = truth.rim[flat]
     critical = beside == 0
     if n == 0:
-        none = np.zeros(0)
-        return FalseVoxels(flat, none, none, none)
+        return FalseVoxels(flat, np.zeros((3, 0), np.float32))
     n_far = np.bincount(piece[critical], minlength=n + 1)
-    contacts, joined = _contacts(labels, n, truth)
+    touched, contacts, joined = _contacts(labels, n, truth)
     disputed = np.isin(flat, truth.contested) if len(truth.contested) else np.zeros(len(flat), bool)
     critical |= disputed
     n_critical = np.bincount(piece[critical], minlength=n + 1)
@@ -61,16 +61,24 @@ def find_false_voxels(predicted: NDArray[np.bool_], truth: Truth) -> FalseVoxels
     flat, piece = flat[critical], piece[critical]
     far = truth.rim[flat] == 0
     reference = truth.reference_length
-    length = np.where(n_far > 0, _ENDS + n_far / truth.section_size, 0.0)
-    node = np.where(far, (length / np.maximum(n_far, 1))[piece], 0.0) / (reference + length.sum())
+    length = np.where(n_far > 0, np.where(touched > 0, _END, _ISLAND) + n_far / truth.section_size, 0.0)
     extra = np.where(n_far > 0, contacts, 0)
-    edge = (extra / n_critical)[piece] / (truth.graph.n_edges + 1 + extra.sum())
-    path = (joined / n_critical)[piece] / max(reference, joined.sum())
-    return FalseVoxels(flat, node, edge, path)
+    per_piece = np.stack(
+        [
+            length / np.maximum(n_far, 1) / (reference + length.sum()),
+            extra / n_critical / (truth.graph.n_edges + 1 + extra.sum()),
+            joined / n_critical / max(reference, joined.sum()),
+        ]
+    ).astype(np.float32)
+    charge = per_piece[:, piece]
+    charge[0, ~far] = 0
+    return FalseVoxels(flat, charge)
 
 
-def _contacts(labels: NDArray, n: int, truth: Truth) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """For each false piece: its superfluous contacts, and the length it joins to the longest neuron it touches."""
+def _contacts(
+    labels: NDArray, n: int, truth: Truth
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """For each false piece: neurons touched, superfluous contacts, length joined to the longest neuron it touches."""
     around = labels.ravel()
     at_rim = (around > 0) & (truth.rim > 0)
     where = np.flatnonzero(at_rim)
@@ -91,4 +99,4 @@ def _contacts(labels: NDArray, n: int, truth: Truth) -> tuple[NDArray[np.int64],
     of_patch = np.zeros(n_patches + 1, np.int64)
     of_patch[patches.ravel()[where]] = around[where]
     n_contacts = np.bincount(of_patch[1:], minlength=n + 1)
-    return np.maximum(n_contacts - np.maximum(touched, 1), 0), joined
+    return touched, np.maximum(n_contacts - np.maximum(touched, 1), 0), joined

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,15 +15,12 @@ from nnunet_neurino.losses.truth import Truth
 
 _FLOOR = 0.01
 """Below this probability the pull on a lost voxel fades, so that the loss stays bounded."""
-_MARGIN = 0.75
-"""A section of the truth counts as found from this mean probability on."""
+_MARGIN = 0.5
+"""A section of the truth counts as found from this mean probability on, a false voxel as gone below it."""
 _SHARPNESS = 10.0
 """How strictly the weakest section decides on a path."""
 _KEY_WEIGHT = 2.0
 """Ends and branchings count as this many sections more."""
-
-Probability = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], Tensor]
-"""(sample, class, voxel number) of m voxels -> their probabilities (m,), with gradient."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Graded:
     false: FalseVoxels
 
 
-def graph_terms(parts: Sequence[Graded], probability: Probability) -> Tensor:
+def graph_terms(parts: Sequence[Graded], p: Tensor) -> Tensor:
     """Node, edge and path terms (3,), the mean over samples and classes.
 
     Each is the mean of a missing half (along the truth's graph) and a false half (along what was predicted beyond it).
@@ -45,25 +42,18 @@ def graph_terms(parts: Sequence[Graded], probability: Probability) -> Tensor:
     - edge: the weakest section of each unbranched run, weighted by the run's length; false loops.
     - path: the share of the cable that a gap separates from its neuron's root (the weakest section on the way
       decides); the share of the cable that a bridge joins to another neuron.
+
+    Args:
+        parts: what was analysed.
+        p: for each part the probabilities of the truth's voxels, then those of the false voxels.
     """
-    found = _concatenate([(p, p.truth.flat) for p in parts])
-    false = _concatenate([(p, p.false.flat) for p in parts])
-    p_all = probability(*(np.concatenate([a, b]) for a, b in zip(found, false, strict=True)))
-    n_found = len(found[0])
-    missing = _missing_terms([p.truth for p in parts], p_all[:n_found])
-    believed = _error(1 - p_all[n_found:], 0.5)
-    charge = [np.concatenate([getattr(p.false, term) for p in parts]) for term in ("node", "edge", "path")]
-    extra = _constant(np.stack(charge), p_all) @ believed
-    return (missing + extra) / (2 * max(len(parts), 1))
-
-
-def _concatenate(
-    voxels: Sequence[tuple[Graded, NDArray[np.int64]]],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    lengths = [len(flat) for _, flat in voxels]
-    sample = np.repeat(np.array([p.sample for p, _ in voxels], np.int64), lengths)
-    class_ = np.repeat(np.array([p.class_ for p, _ in voxels], np.int64), lengths)
-    return sample, class_, np.concatenate([flat for _, flat in voxels] or [np.zeros(0, np.int64)])
+    lengths = [n for part in parts for n in (len(part.truth.flat), len(part.false.flat))]
+    pieces = p.split(lengths)
+    missing = _missing_terms([part.truth for part in parts], torch.cat(pieces[::2]) if parts else p)
+    total = missing
+    for part, found in zip(parts, pieces[1::2], strict=True):
+        total = total + _constant(part.false.charge, p) @ _error(1 - found)
+    return total / (2 * max(len(parts), 1))
 
 
 def _missing_terms(truths: Sequence[Truth], p: Tensor) -> Tensor:
@@ -76,7 +66,7 @@ def _missing_terms(truths: Sequence[Truth], p: Tensor) -> Tensor:
     section = np.concatenate([g.section + o for g, o in zip(graphs, offsets, strict=False)])
     share = np.concatenate([t.share for t in truths])
     support = p.new_zeros(n).index_add(0, _index(section, p), p * _constant(share, p))
-    error = _error(support, _MARGIN)
+    error = _error(support)
 
     counted = [1 + _KEY_WEIGHT * g.is_key for g in graphs]
     node = np.concatenate([c / max(c.sum(), t.reference_length) for c, t in zip(counted, truths, strict=True)])
@@ -110,10 +100,10 @@ def _sum_to_root(values: Tensor, graphs: Sequence, offsets: NDArray) -> Tensor:
     return values
 
 
-def _error(p: Tensor, margin: float) -> Tensor:
+def _error(p: Tensor) -> Tensor:
     """0 from the margin on, 1 at probability 0; logarithmic in between, so that a confident mistake pulls hard."""
-    scale = float(np.log((margin + _FLOOR) / _FLOOR))
-    return torch.relu((np.log(margin + _FLOOR) - torch.log(p.clamp_min(0) + _FLOOR)) / scale)
+    scale = float(np.log((_MARGIN + _FLOOR) / _FLOOR))
+    return torch.relu((np.log(_MARGIN + _FLOOR) - torch.log(p.clamp_min(0) + _FLOOR)) / scale)
 
 
 def _constant(values: NDArray, like: Tensor) -> Tensor:

@@ -93,9 +93,14 @@ def _shifted(volume: NDArray, step: NDArray) -> tuple[NDArray, NDArray]:
 
 def _mean_distance(of: NDArray[np.bool_], to: NDArray[np.bool_]) -> float:
     """Mean distance in voxels from the voxels of one mask to the nearest of another; none may be empty."""
-    if np.count_nonzero(of) + np.count_nonzero(to) > _TREE_AT_MOST:
-        return float(ndimage.distance_transform_edt(~to)[of].mean())
-    return float(cKDTree(np.argwhere(to)).query(np.argwhere(of))[0].mean())
+    n = int(np.count_nonzero(of))
+    apart = of & ~to  # all others are at distance 0
+    n_apart = int(np.count_nonzero(apart))
+    if n_apart == 0:
+        return 0.0
+    if n_apart + int(np.count_nonzero(to)) > _TREE_AT_MOST:
+        return float(ndimage.distance_transform_edt(~to)[apart].sum()) / n
+    return float(cKDTree(np.argwhere(to)).query(np.argwhere(apart))[0].sum()) / n
 
 
 def _canonical_orientation(

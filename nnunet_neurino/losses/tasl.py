@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.losses.faults import find_false_voxels
+from nnunet_neurino.losses.gather import probabilities
 from nnunet_neurino.losses.localised import Graded, graph_terms
 from nnunet_neurino.losses.published import published_terms
 from nnunet_neurino.losses.truth import Truth, analyse_truth
@@ -106,17 +107,13 @@ class TASL(nn.Module):
         truths = prepared.result() if prepared else self._analyse(_to_numpy(target), logits.shape[1])
         predicted = _to_numpy(self._predicted(logits))
         parts = [Graded(b, c, truth, find_false_voxels(predicted[b, c], truth)) for b, c, truth in truths]
-        shape = logits.shape[2:]
-
-        def probability(sample: NDArray, class_: NDArray, flat: NDArray) -> Tensor:
-            z, y, x = (_on(i, logits.device) for i in np.unravel_index(flat, shape))
-            chosen = logits[_on(sample, logits.device), :, z, y, x].to(_accurate(logits))
-            own = _on(class_, logits.device)[:, None]
-            if self.regions:
-                return torch.sigmoid(chosen.gather(1, own))[:, 0]
-            return torch.softmax(chosen, 1).gather(1, own + 1)[:, 0]
-
-        return graph_terms(parts, probability)
+        first = 0 if self.regions else 1
+        places = [
+            (part.sample, part.class_ + first, torch.as_tensor(voxels).to(logits.device))
+            for part in parts
+            for voxels in (part.truth.flat, part.false.flat)
+        ]
+        return graph_terms(parts, probabilities(logits, places, self.regions, _accurate(logits)))
 
     def _published(self, logits: Tensor, target: Tensor) -> Tensor:
         predicted = _to_numpy(self._predicted(logits))
@@ -187,10 +184,6 @@ def _accurate(logits: Tensor) -> torch.dtype:
 
 def _to_numpy(tensor: Tensor) -> NDArray:
     return tensor.detach().cpu().numpy()
-
-
-def _on(numbers: NDArray, device: torch.device) -> Tensor:
-    return torch.as_tensor(numbers, dtype=torch.long).to(device)
 
 
 @cache

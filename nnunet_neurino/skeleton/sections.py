@@ -17,6 +17,9 @@ from scipy.sparse import csgraph
 
 from nnunet_neurino.skeleton.adjacency import neighbour_pairs
 
+_MOST_ENDS = 8
+"""Beyond so many equally far ends of one component (a ball, not a neurite) they are not told apart."""
+
 
 @dataclass(frozen=True)
 class SectionGraph:
@@ -82,7 +85,7 @@ def section_graph(mask: NDArray, components: NDArray | None = None) -> SectionGr
     if n == 0:
         none = np.zeros(0, np.int64)
         return SectionGraph(voxels, none, np.zeros(0), none, none, none, none)
-    pairs, _ = neighbour_pairs(voxels, mask.shape)
+    pairs, steps = neighbour_pairs(voxels, mask.shape)
     links = _symmetric(n, pairs)
     if components is None:
         component = _connected(n, pairs)
@@ -90,21 +93,54 @@ def section_graph(mask: NDArray, components: NDArray | None = None) -> SectionGr
         component = components[mask].astype(np.int64) - 1
     neighbours = np.diff(links.indptr)
     depth = _steps_from(links, neighbours < 26)
-    root = _roots(voxels, component, (depth + 1) ** 4)
+    distance = _from_centre(voxels, component, (depth + 1) ** 4)
+    root = distance == _least(distance, component)[component]
     # Slices of equal distance from the root itself would be shells around it; from the far ends they lie across.
-    section = _slices(links, pairs, _farthest(_steps_from(links, root), component))
-    section, parent, level = _forest(pairs, section, root)
+    section = _slices(links, pairs, _farthest(_steps_from(links, root), component), component)
+    # A face in common binds more than an edge or a corner.
+    section, parent, level = _forest(pairs, 4 - (steps**2).sum(1), section, root, distance)
     section, parent, level = _without_bumps(section, parent, level)
     n_children = _count_children(parent)
     core = depth + neighbours / 26
     return SectionGraph(voxels, section, core, parent, level, n_children, _edges(parent, n_children))
 
 
-def _slices(links: sparse.csr_matrix, pairs: NDArray, start: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Number of the slice of each voxel: connected voxels at the same number of steps from ``start``."""
+def _slices(
+    links: sparse.csr_matrix, pairs: NDArray, start: NDArray[np.bool_], component: NDArray
+) -> NDArray[np.int64]:
+    """Number of the slice of each voxel: connected voxels at the same number of steps from the same ends."""
     steps = _steps_from(links, start)
     within = pairs[steps[pairs[:, 0]] == steps[pairs[:, 1]]]
-    return _connected(len(steps), within)
+    ends = _nearest_ends(links, pairs, start, component, steps)
+    return _connected(len(steps), within[ends[within[:, 0]] == ends[within[:, 1]]])
+
+
+def _nearest_ends(
+    links: sparse.csr_matrix, pairs: NDArray, start: NDArray[np.bool_], component: NDArray, steps: NDArray
+) -> NDArray[np.int64]:
+    """Which of the equally far ends of its component are nearest to each voxel, as a set of bits.
+
+    Slices that come from the two ends of a symmetric neurite meet in its middle and would be one there.
+    """
+    rows = np.flatnonzero(start)
+    number = np.full(len(steps), -1, np.int64)
+    number[rows] = np.arange(len(rows))
+    end = _connected(len(rows), number[pairs[start[pairs].all(1)]])
+    owner = np.zeros(end.max() + 1, np.int64)
+    owner[end] = component[rows]
+    order = np.argsort(owner, kind="stable")
+    first = np.searchsorted(owner[order], owner[order])
+    within = np.empty(len(owner), np.int64)
+    within[order] = np.arange(len(owner)) - first  # each end's number among those of its component
+    count = np.bincount(owner, minlength=component.max() + 1)
+    few = (count > 1) & (count <= _MOST_ENDS)
+    nearest = np.zeros(len(steps), np.int64)
+    for k in range(int(count[few].max(initial=0))):
+        mine = np.zeros(len(steps), bool)
+        mine[rows[within[end] == k]] = True
+        reached = few[component] & (count[component] > k)
+        nearest[reached & (_steps_from(links, mine) == steps)] |= 1 << k
+    return nearest
 
 
 def _farthest(steps: NDArray, component: NDArray) -> NDArray[np.bool_]:
@@ -114,7 +150,7 @@ def _farthest(steps: NDArray, component: NDArray) -> NDArray[np.bool_]:
 
 
 def _forest(
-    pairs: NDArray, section: NDArray, root: NDArray[np.bool_]
+    pairs: NDArray, bond: NDArray, section: NDArray, root: NDArray[np.bool_], distance: NDArray
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Join sections that touch into trees that grow from the sections of the roots; number them outwards.
 
@@ -123,18 +159,23 @@ def _forest(
     """
     n = int(section.max()) + 1
     size = np.bincount(section, minlength=n)
-    touching = section[pairs]
-    touching = np.sort(touching[touching[:, 0] != touching[:, 1]], axis=1)
-    contact, count = np.unique(touching[:, 0] * n + touching[:, 1], return_counts=True)
+    touching = np.sort(section[pairs], axis=1)
+    apart = touching[:, 0] != touching[:, 1]
+    contact, which = np.unique(touching[apart, 0] * n + touching[apart, 1], return_inverse=True)
+    strength = np.bincount(which.ravel(), bond[apart], len(contact)).astype(np.int64)
     contact = np.stack([contact // n, contact % n], 1)
     is_root = np.zeros(n, bool)
     is_root[section[root]] = True
     level = _steps_from(_symmetric(n, contact), is_root)
     between = level[contact[:, 0]] != level[contact[:, 1]]
-    contact, count = contact[between], count[between]
+    contact, strength = contact[between], strength[between]
     swap = level[contact[:, 0]] > level[contact[:, 1]]
     contact[swap] = contact[swap, ::-1]
-    parent = _parents(contact[:, 0], contact[:, 1], count, size)
+    inner, outer = contact.T
+    # The parent is the section towards the root with most contact; of equals the larger, then the more central one.
+    best = np.lexsort([-_least(distance, section)[inner], size[inner], strength, outer])
+    parent = np.full(n, -1, np.int64)
+    parent[outer[best]] = inner[best]  # the last one stays
     order = np.argsort(level, kind="stable")
     rank = np.empty(n, np.int64)
     rank[order] = np.arange(n)
@@ -192,25 +233,22 @@ def _steps_from(links: sparse.csr_matrix, start: NDArray[np.bool_]) -> NDArray[n
         steps, before = further, before[before]
 
 
-def _roots(voxels: NDArray, component: NDArray, weight: NDArray) -> NDArray[np.bool_]:
-    """The voxels nearest to their component's weighted centre, all of them where several are equally near."""
+def _from_centre(voxels: NDArray, component: NDArray, weight: NDArray) -> NDArray[np.int64]:
+    """How far each voxel is from its component's weighted centre, on a scale of the component's own.
+
+    |x - moments / total|^2, up to a constant factor and summand, in integers: equal distances compare as equal.
+    """
     total = np.zeros(component.max() + 1, np.int64)
     np.add.at(total, component, weight)
     moments = np.zeros((len(total), 3), np.int64)
     np.add.at(moments, component, voxels * weight[:, None])
-    # |x - moments / total|^2, up to a constant of the component, in integers: equal distances compare as equal.
-    distance = (voxels * (total[component, None] * voxels - 2 * moments[component])).sum(1)
-    nearest = np.full(len(total), np.iinfo(np.int64).max)
-    np.minimum.at(nearest, component, distance)
-    return distance == nearest[component]
+    return (voxels * (total[component, None] * voxels - 2 * moments[component])).sum(1)
 
 
-def _parents(inner: NDArray, outer: NDArray, count: NDArray, size: NDArray) -> NDArray[np.int64]:
-    """For each section the one towards the root that it touches most; the larger one where contacts are equal."""
-    order = np.lexsort([size[inner], count, outer])
-    parent = np.full(len(size), -1, np.int64)
-    parent[outer[order]] = inner[order]  # the last one stays
-    return parent
+def _least(values: NDArray, group: NDArray) -> NDArray[np.int64]:
+    least = np.full(int(group.max()) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(least, group, values)
+    return least
 
 
 def _edges(parent: NDArray, n_children: NDArray) -> NDArray[np.int64]:

@@ -27,7 +27,7 @@ class TASLOptions:
     """
 
     mode: Literal["localised", "published"] | None = "localised"
-    weight: float = 0.5
+    weight: float = 1.0
     lambdas: tuple[float, float, float] = (1.0, 0.5, 0.5)
     f: Literal["identity", "sigmoid", "tanh"] = "identity"
     warmup_epochs: float = 10.0

@@ -85,7 +85,7 @@ def test_the_gradient_is_on_a_gap_and_closes_it(radius, start):
     assert (gradient[gap] <= 0).all()
     middle = np.zeros(SHAPE, bool)
     middle[16, 16, start : start + 4] = True
-    assert (gradient[middle] < 0).all()
+    assert (gradient[middle] < 0).sum() >= 2  # where branches part, a section holds voxels of both
 
 
 @pytest.mark.parametrize("radius", RADII)
@@ -191,14 +191,30 @@ def test_value_and_gradient_are_finite_and_bounded(dtype, mode):
                 assert mode == "published" or 0 <= float(value.detach()) < 3
 
 
-def test_gradient_against_finite_differences():
+@pytest.mark.parametrize("kind", ["two classes", "three classes", "regions"])
+def test_gradient_against_finite_differences(kind):
+    """Gaps, bridges, loops and false pieces at random, in float64."""
+    shape = (5, 6, 7)
     rng = np.random.default_rng(4)
-    shape = (7, 8, 9)
-    truth = draw([((1, 1, 1), (1, 1, 7)), ((5, 6, 1), (5, 6, 7))], 0.9, shape)
-    probability = np.clip(np.where(truth, 0.6, 0.3) + rng.uniform(-0.28, 0.28, shape), 0.02, 0.98)
-    probability[np.abs(probability - 0.5) < 1e-3] = 0.49
-    logits = to_logits(probability, torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: TASL()(z, to_target(truth)), (logits,), eps=1e-6, atol=1e-7)
+    truth = draw([((1, 1, 1), (1, 1, 5)), ((3, 4, 1), (3, 4, 5))], 0.9, shape).astype(int)
+    channels = {"two classes": 2, "three classes": 3, "regions": 2}[kind]
+    if kind == "three classes":
+        truth[3] *= 2
+    target = to_target(truth)
+    if kind == "regions":
+        target = torch.cat([target > 0, target.flip(2) > 0], 1)
+    loss = TASL(regions=kind == "regions")
+    start = torch.as_tensor(rng.normal(0, 1.5, (1, channels, *shape)))
+    logits = start.clone().requires_grad_()
+    loss(logits, target).backward()
+    assert (logits.grad != 0).sum() > 20
+    rows = rng.permutation(logits.numel())[:120]
+    for row in rows:
+        step = torch.zeros(logits.numel(), dtype=torch.float64)
+        step[row] = 1e-6
+        step = step.reshape(logits.shape)
+        slope = (loss(start + step, target) - loss(start - step, target)) / 2e-6
+        assert float(slope) == pytest.approx(float(logits.grad.flatten()[row]), rel=1e-5, abs=1e-8)
 
 
 def test_descending_it_mends_gap_and_bridge():

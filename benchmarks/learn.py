@@ -158,7 +158,7 @@ def train(start: str, seed: int, weights: dict[str, Tensor], args: argparse.Name
     network = NeurINO(size=args.size, norm=args.norm, grn=args.grn, kernel_depth=depth)
     network.decoder.load_state_dict(decoder)
     if start != SCRATCH:
-        network.encoder.load_state_dict(inflate(weights, start))
+        network.encoder.load_state_dict(inflate(weights, start, kernel_depth=depth))
     network.to(args.device).train()
     step_of = _optimiser(network, args.lr, args.steps)
     rng = np.random.default_rng(seed)

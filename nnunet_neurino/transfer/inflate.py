@@ -7,11 +7,12 @@ Rules, for a kernel of T taps along the depth:
 * ``average``: the 2D kernel over T on every tap. Every slice is seen, at the price of blur along the depth.
 * ``center_sym``: as ``center`` for odd kernels; half the 2D kernel on each of the two middle taps of even ones. No
   slice is lost and depth stays where it is.
-* ``triplane``: the mean of ``center_sym`` kernels whose depth is z, y and x. For isotropic data; its kernels are cubes.
+* ``triplane``: the mean of ``center_sym`` kernels whose depth is z, y and x. For isotropic data. Its kernels are cubes;
+  where a kernel has fewer taps along an axis, those beyond its ends are added to its ends.
 
 With the first three, a volume of identical slices gives at every stage exactly what the 2D network gives for one slice
-(``average``: away from the first and last slices, which see zeros beyond the volume). With ``triplane`` the network
-does not prefer an axis: a volume whose axes are turned (z, y, x) -> (y, x, z) gives the turned result.
+(``average``: away from the first and last slices, which see zeros beyond the volume). With ``triplane`` and 7 taps along
+the depth the network prefers no axis: turning a volume's axes (z, y, x) -> (y, x, z) turns the result.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ RGB_RULES = ("sum", "mean", "repeat")
 
 
 def default_kernel_depth(rule: str) -> int:
-    """Taps along the depth of the blocks' depthwise kernels that suit a rule: 3, as published; 7 for ``triplane``."""
+    """Taps along the depth of the blocks' depthwise kernels that suit a rule best: 3, as published; 7 for ``triplane``.
+
+    It is for whoever builds the network; ``inflate`` takes 3 if not told, as ``NeurINO`` does.
+    """
     return BLOCK_KERNEL if rule == "triplane" else 3
 
 
@@ -45,7 +49,7 @@ def inflate(
     rgb: str = "sum",
     stem_stride: int = 2,
     strides: Sequence[Sequence[int]] | None = None,
-    kernel_depth: int | Sequence[int] | None = None,
+    kernel_depth: int | Sequence[int] = 3,
     depth_axis: int = 0,
 ) -> dict[str, Tensor]:
     """Make the state dict of NeurINO's encoder from the weights of a 2D ConvNeXt.
@@ -57,15 +61,13 @@ def inflate(
         rgb: how three input channels become ``in_channels``; see ``adapt_channels``.
         stem_stride: 2 or 4, as of ``NeurINO``.
         strides: rows of strides as of ``NeurINO``; an axis that a layer does not halve has one tap in that layer.
-        kernel_depth: taps along the depth of the blocks' kernels, odd: one number or one for each stage; None takes
-            ``default_kernel_depth``.
+        kernel_depth: taps along the depth of the blocks' kernels, odd: one number or one for each stage.
         depth_axis: 0 (z), 1 (y) or 2 (x).
 
     Returns:
         names and tensors for ``NeurINO(...).encoder.load_state_dict``, of the dtype of ``weights``.
     """
-    depth = default_kernel_depth(rule) if kernel_depth is None else kernel_depth
-    geometry = encoder_geometry(neurino_levels(strides, stem_stride), depth, depth_axis)
+    geometry = encoder_geometry(neurino_levels(strides, stem_stride), kernel_depth, depth_axis)
     return inflate_for(geometry, weights, rule, in_channels, rgb)
 
 
@@ -139,14 +141,25 @@ def _shares(rule: str, taps: int) -> Tensor:
 
 
 def _triplane(kernel: Tensor, taps: Triple) -> Tensor:
-    if len({*taps, *kernel.shape[2:]}) != 1:
-        raise NeurinoError(
-            f"the rule 'triplane' needs kernels with as many taps along every axis, not {taps}: use isotropic strides "
-            f"and a kernel depth of {BLOCK_KERNEL}, or another rule"
-        )
-    across_z = inflate_kernel(kernel, taps, "center_sym", 0)
+    side = kernel.shape[2]
+    across_z = inflate_kernel(kernel, (side, side, side), "center_sym", 0)
     # The two other turns of (z, y, x) that keep the order of the axes.
-    return (across_z + across_z.permute(0, 1, 4, 2, 3) + across_z.permute(0, 1, 3, 4, 2)) / 3
+    cube = (across_z + across_z.permute(0, 1, 4, 2, 3) + across_z.permute(0, 1, 3, 4, 2)) / 3
+    for axis, count in enumerate(taps, start=2):
+        cube = _folded(cube, axis, count)
+    return cube
+
+
+def _folded(kernel: Tensor, axis: int, taps: int) -> Tensor:
+    """Shorten an axis to its middle ``taps``; taps beyond its new ends are added to the ends."""
+    surplus = kernel.shape[axis] - taps
+    if surplus == 0:
+        return kernel
+    if surplus < 0 or (surplus % 2 and taps > 1):
+        raise NeurinoError(f"a kernel of {kernel.shape[axis]} taps cannot be folded into {taps}")
+    place = (torch.arange(kernel.shape[axis], device=kernel.device) - surplus // 2).clamp(0, taps - 1)
+    shape = [*kernel.shape[:axis], taps, *kernel.shape[axis + 1 :]]
+    return kernel.new_zeros(shape).index_add_(axis, place, kernel)
 
 
 def adapt_channels(kernel: Tensor, in_channels: int, rule: str = "sum") -> Tensor:

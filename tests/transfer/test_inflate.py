@@ -11,7 +11,8 @@ from twin import SMALL, flat, flat_stages, flat_tiny, inflated
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks import SIZES, ConvNeXtSize, EncoderGeometry, NeurINO
-from nnunet_neurino.transfer import default_kernel_depth, inflate, inflate_kernel
+from nnunet_neurino.transfer import RULES, default_kernel_depth, inflate, inflate_kernel
+from nnunet_neurino.transfer.names import expected_shapes
 
 ISOTROPIC = EncoderGeometry()
 # z waits: not pooled by the stem and the first step, as nnU-Net plans for slices three times as far apart as pixels
@@ -204,7 +205,25 @@ def test_a_whole_network_takes_inflated_weights_in_any_plan() -> None:
         network.encoder.load_state_dict(inflate(state, rule, in_channels=2, strides=strides))
     depth = default_kernel_depth("triplane")
     network = NeurINO(stem_stride=4, kernel_depth=depth)
-    network.encoder.load_state_dict(inflate(state, "triplane", stem_stride=4))
+    network.encoder.load_state_dict(inflate(state, "triplane", stem_stride=4, kernel_depth=depth))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("strides", [None, [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2]]])
+def test_every_rule_fits_the_network_of_the_same_arguments(rule: str, strides: list[list[int]] | None) -> None:
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in NeurINO(strides=strides).encoder.state_dict().items()}
+    state = {name: torch.zeros(shape) for name, shape in expected_shapes(SIZES["tiny"]).items()}
+    inflated_state = inflate(state, rule, strides=strides)
+    assert {name: tensor.shape for name, tensor in inflated_state.items()} == expected
+
+
+def test_triplane_folds_what_a_flat_kernel_cannot_hold() -> None:
+    kernel = torch.randn(2, 1, 7, 7, dtype=torch.float64)
+    cube, flat_kernel = (inflate_kernel(kernel, (taps, 7, 7), "triplane") for taps in (7, 3))
+    assert _close(flat_kernel[:, :, 1], cube[:, :, 3])
+    assert _close(flat_kernel[:, :, 0], cube[:, :, :3].sum(2))
+    assert _close(flat_kernel[:, :, 2], cube[:, :, 4:].sum(2))
 
 
 @pytest.mark.parametrize(
@@ -212,7 +231,6 @@ def test_a_whole_network_takes_inflated_weights_in_any_plan() -> None:
     [
         {"rule": "middle"},
         {"rgb": "red"},
-        {"rule": "triplane", "kernel_depth": 3},
         {"kernel_depth": 4},
         {"depth_axis": 5},
     ],

@@ -11,8 +11,8 @@ Rules, for a kernel of T taps along the depth:
   where a kernel has fewer taps along an axis, those beyond its ends are added to its ends.
 
 With the first three, a volume of identical slices gives at every stage exactly what the 2D network gives for one slice
-(``average``: away from the first and last slices, which see zeros beyond the volume). With ``triplane`` and 7 taps along
-the depth the network prefers no axis: turning a volume's axes (z, y, x) -> (y, x, z) turns the result.
+(``average``: away from the first and last slices, which see zeros beyond the volume). With ``triplane`` and 7 taps
+along the depth the network prefers no axis: turning a volume's axes (z, y, x) -> (y, x, z) turns the result.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.depthwise import DepthwiseConv3d
 from nnunet_neurino.networks.geometry import Triple, to_channels_first, to_channels_last
 from nnunet_neurino.networks.recompute import is_second_run
-from nnunet_neurino.networks.voxelwise import pointwise
+from nnunet_neurino.networks.voxelwise import channel_statistics, pointwise
 
 
 def depthwise_conv(channels: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Module:
@@ -61,6 +61,25 @@ class VoxelBatchNorm(nn.BatchNorm3d):
         return F.batch_norm(
             volume, self.running_mean, self.running_var, self.weight, self.bias, not one_voxel, 0.0, self.eps
         )
+
+    def statistics(self, volume: Tensor) -> tuple[Tensor, Tensor, bool]:
+        """Mean and variance to normalise this volume with, and whether they are its own; the running ones follow it.
+
+        For those who normalise themselves what ``forward`` would normalise.
+        """
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        voxels = volume.numel() // volume.shape[1]
+        if not self.training or voxels == 1:
+            return self.running_mean, self.running_var, False
+        mean, variance = channel_statistics(volume)
+        if not is_second_run():
+            assert self.num_batches_tracked is not None
+            assert self.momentum is not None
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (voxels / (voxels - 1)), self.momentum)
+        return mean, variance, True
 
 
 class PatchNorm(nn.GroupNorm):

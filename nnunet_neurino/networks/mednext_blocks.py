@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from nnunet_neurino.networks.depthwise_transposed import DepthwiseConvTranspose3d
 from nnunet_neurino.networks.geometry import Triple
-from nnunet_neurino.networks.layers import GlobalResponseNorm, Pointwise, depthwise_conv, make_norm
-from nnunet_neurino.networks.voxelwise import VoxelMLP, pointwise, voxel_mlp
+from nnunet_neurino.networks.layers import GlobalResponseNorm, Pointwise, VoxelBatchNorm, depthwise_conv, make_norm
+from nnunet_neurino.networks.voxelwise import VoxelMLP, in_portions, pointwise, voxel_mlp
 
 KERNEL: Triple = (3, 3, 3)
 
@@ -30,9 +30,14 @@ class _Mixer(nn.Module):
 
     def mix(self, volume: Tensor, residual: Tensor | None = None, more_bias: Tensor | None = None) -> Tensor:
         """The mixed volume, plus ``residual``; ``more_bias`` (out_channels) is added to every voxel."""
-        volume = self.norm(volume)
         bias = self.project.bias if more_bias is None else self.project.bias + more_bias
         mlp = VoxelMLP(self.expand.weight, self.expand.bias, self.project.weight, bias)
+        norm = self.norm
+        if self.grn is None and type(norm) is VoxelBatchNorm and in_portions(volume, mlp):
+            mean, variance, of_batch = norm.statistics(volume)
+            mlp = mlp._replace(norm_weight=norm.weight, norm_bias=norm.bias, mean=mean, variance=variance)
+            return voxel_mlp(volume, mlp, residual, norm.eps, of_batch)
+        volume = norm(volume)
         if self.grn is None:
             return voxel_mlp(volume, mlp, residual)
         volume = self.grn(F.gelu(self.expand(volume)))

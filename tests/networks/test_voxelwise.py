@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nnunet_neurino.networks import voxelwise
-from nnunet_neurino.networks.voxelwise import VoxelMLP, plain_voxel_mlp, pointwise, voxel_mlp
+from nnunet_neurino.networks import voxel_portions, voxelwise
+from nnunet_neurino.networks.layers import VoxelBatchNorm
+from nnunet_neurino.networks.mednext_blocks import MedNeXtBlock, MedNeXtUpBlock
+from nnunet_neurino.networks.voxelwise import VoxelMLP, channel_statistics, plain_voxel_mlp, pointwise, voxel_mlp
 
 CHANNELS, HIDDEN, OUT = 8, 24, 6
 
@@ -16,7 +18,7 @@ CHANNELS, HIDDEN, OUT = 8, 24, 6
 @pytest.fixture(autouse=True)
 def _small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Volumes of the size of a test take several portions, the last one incomplete."""
-    monkeypatch.setattr(voxelwise, "_PORTION", 64 * HIDDEN)
+    monkeypatch.setattr(voxel_portions, "PORTION", 64 * HIDDEN)
     monkeypatch.setattr(voxelwise, "_SMALL", 0)
 
 
@@ -131,3 +133,61 @@ def test_compiled_whole() -> None:
     volume, mlp, added = _case(True, True)
     compiled = torch.compile(voxel_mlp, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(volume, mlp, added), plain_voxel_mlp(volume, mlp, added), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("of_batch", [True, False])
+@pytest.mark.parametrize("twice", [True, False])
+def test_batch_norm_in_front(of_batch: bool, twice: bool) -> None:
+    """First and second derivatives go through the statistics of the batch, and only through those."""
+    volume, mlp, added = _case(True, True)
+    exact = _case(True, True, torch.float64)
+    results = []
+    for function, (v, m, r) in ((voxel_mlp, (volume, mlp, added)), (plain_voxel_mlp, exact)):
+        v.data.mul_(3).add_(2)
+        v.data.copy_(volume.data)
+        for ours, theirs in zip(_leaves(v, m, r), _leaves(volume, mlp, added), strict=True):
+            ours.data.copy_(theirs.data)
+        mean, variance = (
+            channel_statistics(v) if of_batch else (torch.full((CHANNELS,), 0.5), torch.full((CHANNELS,), 3.0))
+        )
+        m = m._replace(mean=mean.to(v.dtype), variance=variance.to(v.dtype))
+        leaves = [*_leaves(v, m._replace(mean=None, variance=None), r)]
+        value = function(v, m, r, 1e-5, of_batch)
+        first = torch.autograd.grad(value.square().sum() / 100, leaves, create_graph=twice)
+        if twice:
+            first = torch.autograd.grad(sum(g.square().sum() for g in first) / 1e5, leaves)
+        results.append((value, *first))
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours - theirs).abs().max() <= 2e-5 * theirs.abs().max()
+
+
+def test_channel_statistics() -> None:
+    volume = torch.randn(2, 5, 9, 8, 7) * 3 + 100
+    mean, variance = channel_statistics(volume)
+    torch.testing.assert_close(mean, volume.mean((0, 2, 3, 4)))
+    torch.testing.assert_close(variance, volume.double().var((0, 2, 3, 4), correction=0).float(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("up", [True, False])
+def test_blocks_and_their_running_statistics(up: bool, training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same outputs, gradients and running statistics in portions and by the norm layer itself."""
+
+    def make() -> MedNeXtBlock | MedNeXtUpBlock:
+        return MedNeXtUpBlock(8, 4, (2, 2, 2), 2, "batch", False) if up else MedNeXtBlock(8, 2, "batch", False)
+
+    volume = torch.randn(2, 8, 6, 5, 7, requires_grad=True)
+    state = make().state_dict()
+    results = []
+    for small in (0, 2**40):
+        monkeypatch.setattr(voxelwise, "_SMALL", small)
+        block = make()
+        block.load_state_dict(state)
+        assert isinstance(block.norm, VoxelBatchNorm)
+        block.train(training)
+        values = [block(volume) for _ in range(2)]
+        grads = torch.autograd.grad(values[0].sin().sum() + values[1].sum(), [volume, *block.parameters()])
+        results.append((*values, *grads, *block.buffers()))
+    for ours, theirs in zip(*results, strict=True):
+        # The bias in front of a batch norm has the gradient 0, made of large numbers that cancel.
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)

@@ -133,9 +133,7 @@ def main() -> None:
     else:
         print("kimimaro: not on PATH, left out")
     trace(np.pad(np.ones((3, 3, 20), bool), 4))  # load what is loaded lazily
-    print(
-        f"CPU, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {args.side}^3, {args.volumes} volumes of each kind"
-    )
+    print(f"CPU, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {args.volumes} volumes of {args.side}^3 each")
     print(f"{'volumes':<17}{'method':<12}{'length F1':>10}{'ESA':>8}{'tips':>8}{'trees':>7}{'CPU s':>8}{'wall s':>8}")
     for kind, growth in KINDS.items():
         for gaps in (0, args.gaps):

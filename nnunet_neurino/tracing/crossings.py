@@ -40,26 +40,34 @@ class Crossings:
     """Places where two neurites were taken apart.
 
     Attributes:
+        zones: (k,) what :func:`split_crossings` calls each crossing.
         links: (k, 2) a point of the one and a point of the other neurite, in the middle of each crossing.
         certain: (k,) whether both go on so straight that there is no doubt.
     """
 
+    zones: Ints
     links: Ints
     certain: NDArray[np.bool_]
 
 
-def split_crossings(lines: Lines) -> tuple[Lines, Crossings]:
-    """Replace each crossing of two neurites by two lines that run past each other."""
+def split_crossings(lines: Lines, leave: frozenset[int] = frozenset()) -> tuple[Lines, Crossings]:
+    """Replace each crossing of two neurites by two lines that run past each other.
+
+    Args:
+        lines: centre lines.
+        leave: crossings (by their names in ``Crossings.zones``) that stay as they are.
+    """
     degree = lines.degree()
     neighbours = lines.neighbours()
     somata = find_somata(lines)
     gone = np.zeros(len(lines.points), dtype=bool)
     points, radii = lines.points.tolist(), lines.radii.tolist()
     edges: list[tuple[int, int]] = []
+    zones: list[int] = []
     links: list[tuple[int, int]] = []
     certain: list[bool] = []
     for zone in _fork_zones(lines, degree):
-        if gone[zone].any() or _at_cell_body(lines, zone, somata):
+        if zone[0] in leave or gone[zone].any() or _at_cell_body(lines, zone, somata):
             continue
         arms = _arms(lines, neighbours, zone)
         passing = _straight_pairs(arms)
@@ -82,6 +90,7 @@ def split_crossings(lines: Lines) -> tuple[Lines, Crossings]:
                 both = [p for chain in chains for p in chain]
                 away = np.linalg.norm(np.array([points[p] for p in both]) - lines.points[arm.path[-1]], axis=1)
                 edges.append((arm.path[-1], both[int(np.argmin(away))]))
+        zones.append(zone[0])
         links.append((chains[0][len(chains[0]) // 2], chains[1][len(chains[1]) // 2]))
         certain.append(len(arms) == 4 and passing.bend <= _CERTAIN)
     wanted = np.concatenate([~gone, np.ones(len(points) - len(gone), dtype=bool)])
@@ -90,26 +99,23 @@ def split_crossings(lines: Lines) -> tuple[Lines, Crossings]:
     new = np.array(edges, dtype=np.int64).reshape(-1, 2)
     joined = Lines(np.array(points).reshape(-1, 3), np.array(radii), np.concatenate([old, new])).keep(wanted)
     places = number[np.array(links, dtype=np.int64).reshape(-1, 2)]
-    return joined, Crossings(places, np.array(certain, dtype=bool))
+    return joined, Crossings(np.array(zones, dtype=np.int64), places, np.array(certain, dtype=bool))
 
 
-def rejoin_doubtful(lines: Lines, crossings: Crossings, size: Floats) -> Lines:
-    """Undo doubtful crossings that left a piece that is no neuron by itself: without a cell body, and not running
-    from border to border of the image either.
+def doubtful(lines: Lines, crossings: Crossings, size: Floats) -> frozenset[int]:
+    """Crossings that are not certain and left a piece that is no neuron by itself.
 
     Args:
         lines: the lines of :func:`split_crossings`, possibly with more points and edges behind.
         crossings: what was taken apart.
         size: (3,) extent of the image in the unit of the lines.
     """
-    for link, certain in zip(crossings.links, crossings.certain, strict=True):
-        piece = lines.pieces()
-        first, second = piece[link]
-        if certain or first == second:
-            continue
-        if not _may_be_two(lines, piece, int(first), int(second), size):
-            lines = Lines(lines.points, lines.radii, np.concatenate([lines.edges, link[None]]))
-    return lines
+    piece = lines.pieces()
+    found = []
+    for zone, (first, second), certain in zip(crossings.zones, piece[crossings.links], crossings.certain, strict=True):
+        if not certain and first != second and not _may_be_two(lines, piece, int(first), int(second), size):
+            found.append(int(zone))
+    return frozenset(found)
 
 
 def _may_be_two(lines: Lines, piece: Ints, first: int, second: int, size: Floats) -> bool:
@@ -164,7 +170,11 @@ def _arms(lines: Lines, neighbours: list[list[int]], zone: list[int]) -> list[_A
     """The neurites that leave a zone of forks, each with its direction a little way out."""
     members = set(zone)
     centre = lines.points[zone].mean(axis=0)
-    near = float(np.linalg.norm(lines.points[zone] - centre, axis=1).max()) + _NEAR[0] * float(lines.radii[zone].max()) + _NEAR[1]
+    near = (
+        float(np.linalg.norm(lines.points[zone] - centre, axis=1).max())
+        + _NEAR[0] * float(lines.radii[zone].max())
+        + _NEAR[1]
+    )
     arms = []
     for fork in zone:
         for following in neighbours[fork]:

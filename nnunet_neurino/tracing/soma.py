@@ -37,7 +37,9 @@ def star_somata(lines: Lines) -> Lines:
     tree = cKDTree(lines.points)
     owner = np.full(len(lines.points), -1, dtype=np.int64)
     for soma, inside in zip(
-        somata.tolist(), tree.query_ball_point(lines.points[somata], _REACH[0] * lines.radii[somata] + _REACH[1]), strict=True
+        somata.tolist(),
+        tree.query_ball_point(lines.points[somata], _REACH[0] * lines.radii[somata] + _REACH[1]),
+        strict=True,
     ):
         owner[inside] = soma
     owner[somata] = somata

@@ -13,7 +13,7 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.swc import Tree
 from nnunet_neurino.swc.tree import SOMA
 from nnunet_neurino.tracing.bridge import bridge_gaps
-from nnunet_neurino.tracing.crossings import rejoin_doubtful, split_crossings
+from nnunet_neurino.tracing.crossings import doubtful, split_crossings
 from nnunet_neurino.tracing.evidence import Evidence
 from nnunet_neurino.tracing.foreground import foreground
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines
@@ -102,9 +102,15 @@ def _join_and_part(lines: Lines, evidence: Evidence | None, size: Floats, settin
     lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence)
     if not settings.split_crossings or not len(lines.points):
         return lines
-    lines, crossings = split_crossings(prune_spurs(lines, settings.prune))
-    lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, sides=False)
-    return rejoin_doubtful(lines, crossings, size)
+    lines = prune_spurs(lines, settings.prune)
+    leave: frozenset[int] = frozenset()
+    while True:
+        parted, crossings = split_crossings(lines, leave)
+        parted = bridge_gaps(parted, *limits, evidence, settings.bridge_evidence, sides=False)
+        wrong = doubtful(parted, crossings, size)
+        if not wrong:
+            return parted
+        leave |= wrong
 
 
 def _centre_lines(

@@ -57,7 +57,8 @@ def test_two_masks(tmp_path: Path) -> None:
     assert found["hd95_um"] == pytest.approx(expected.hd95_um)
     assert found["hd95_directed"] == pytest.approx(expected.hd95_directed)
     assert found["betti0_error"] == 0
-    assert found["esa"] is None and found["length_f1"] is None
+    assert found["esa"] is None
+    assert found["length_f1"] is None
     assert set(KEYS) <= set(found)
 
 
@@ -115,7 +116,8 @@ def test_trees_without_length_are_null(tmp_path: Path, nodes: int) -> None:
     found = evaluate_json(tmp_path, empty, save(tmp_path, "t.swc", fibre()))
     assert found["length_f1"] == 0.0
     if nodes < 2:
-        assert found["esa"] is None and "no edge" in found["reasons"]["trees"]
+        assert found["esa"] is None
+        assert "no edge" in found["reasons"]["trees"]
 
 
 def test_empty_mask(tmp_path: Path) -> None:
@@ -132,7 +134,10 @@ def test_what_does_not_go_together_is_one_line(tmp_path: Path, capsys: pytest.Ca
     for other, said in (
         (save(tmp_path, "small.tif", mask[:10], spacing=(1, 1, 1)), "same shape"),
         (save(tmp_path, "coarse.tif", mask, spacing=(2, 1, 1)), "voxels are"),
-        (save(tmp_path, "raw.tif", (np.arange(mask.size).reshape(SHAPE) % 4000).astype(np.uint16)), "values from 0 to 3999"),
+        (
+            save(tmp_path, "raw.tif", (np.arange(mask.size).reshape(SHAPE) % 4000).astype(np.uint16)),
+            "values from 0 to 3999",
+        ),
         (cycle, "cycle.swc"),
         (tmp_path / "absent.tif", "absent.tif: no such file"),
         (tmp_path, "two files or two folders"),
@@ -159,7 +164,8 @@ def test_two_folders(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[s
     pred, truth = folders
     assert evaluate(pred, truth) == 1
     out, err = capsys.readouterr()
-    assert "case_9" in out and "mean" in out
+    assert "case_9" in out
+    assert "mean" in out
     for line in ("case_3", "case_4: there is a truth but no prediction", "extra: there is a prediction but no truth"):
         assert line in err
     found = json.loads((pred / "scores.json").read_text())
@@ -172,7 +178,8 @@ def test_two_folders(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[s
         rows = {row["case"]: row for row in csv.DictReader(file)}
     assert len(rows) == 11
     assert float(rows["case_0"]["f1"]) == pytest.approx(found["cases"]["case_0"]["f1"])
-    assert rows["case_4"]["f1"] == "" and "no prediction" in rows["case_4"]["failed"]
+    assert rows["case_4"]["f1"] == ""
+    assert "no prediction" in rows["case_4"]["failed"]
 
 
 def test_two_methods(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,7 +212,8 @@ def test_layout_of_the_seeds_tables(tmp_path: Path, capsys: pytest.CaptureFixtur
             (folder / "scores.json").write_text(json.dumps(scores))
     assert evaluate("--table", "seeds", tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "Fly" in lines[1] and "Mouse" in lines[1]
+    assert "Fly" in lines[1]
+    assert "Mouse" in lines[1]
     assert "50.06*/3.07*" in next(line for line in lines if line.startswith("NeurINO"))
     assert "47.20/3.20" in next(line for line in lines if line.startswith("nnU-Net"))
     assert any("1.90*/4.10/0.250*" in line for line in lines)

@@ -139,7 +139,10 @@ def test_node_with_unknown_parent_is_a_root(tmp_path: Path) -> None:
 def test_tree_without_an_edge_has_no_scores(nodes: int) -> None:
     lone = Tree.build(np.zeros((nodes, 3)), np.full(nodes, -1))
     scores = neuron_distance(lone, line(0.0))
-    assert scores.esa is None and scores.dsa is None and scores.pds is None and scores.max_distance is None
+    assert scores.esa is None
+    assert scores.dsa is None
+    assert scores.pds is None
+    assert scores.max_distance is None
     assert scores.reason == f"the prediction has no edge ({nodes} nodes)"
     assert "truth" in str(neuron_distance(line(0.0), lone).reason)
 
@@ -155,5 +158,5 @@ def test_nothing_is_nearer_than_the_index_says() -> None:
     """Points far away need many candidates before the nearest segment is proven."""
     rng = np.random.default_rng(3)
     truth = Tree.build(rng.normal(0, 1, (120, 3)) * [20, 1, 1], np.arange(120) - 1)
-    pred = Tree.build(truth.xyz[:3] + [0, 300, 0], np.arange(3) - 1)
+    pred = Tree.build(truth.xyz[:3] + np.array([0, 300, 0]), np.arange(3) - 1)
     assert neuron_distance(pred, truth).esa_pred_to_truth == pytest.approx(plain_loops(pred, truth)[0], rel=1e-12)

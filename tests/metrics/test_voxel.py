@@ -88,5 +88,5 @@ def test_without_voxel_size_nothing_is_in_micrometres() -> None:
 
 
 def test_different_shapes_are_refused() -> None:
-    with pytest.raises(NeurinoError, match="3 x 4 x 5 voxels.*3 x 4 x 6"):
+    with pytest.raises(NeurinoError, match=r"3 x 4 x 5 voxels.*3 x 4 x 6"):
         voxel_scores(np.ones((3, 4, 5), bool), np.ones((3, 4, 6), bool))

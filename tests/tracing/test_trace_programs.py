@@ -50,7 +50,8 @@ def test_command_refuses_in_one_line(mask_file: Path, tmp_path: Path, capsys: py
     ):
         assert main(["trace", *map(str, words)]) == 1
         error = capsys.readouterr().err.strip()
-        assert said in error and "\n" not in error
+        assert said in error
+        assert "\n" not in error
     assert not (tmp_path / "t.swc").exists()
 
 
@@ -132,7 +133,8 @@ def test_vaa3d_gets_a_readable_image_and_its_initial_trace_is_not_taken(stand_in
         "source = args[args.index('-i') + 1]\n"
         "image = tifffile.imread(source)\n"
         f"assert image.shape == {SHAPE} and image.dtype == 'uint8' and set(image.ravel()) == {{0, 255}}\n"
-        "Path(source + '_ini.swc').write_text('1 1 0 0 0 1 -1\\n')\n" + WRITE.format(where="source + '_neutube.swc'", y=39)
+        "Path(source + '_ini.swc').write_text('1 1 0 0 0 1 -1\\n')\n"
+        + WRITE.format(where="source + '_neutube.swc'", y=39)
     )
     stand_in("vaa3d", body)
     tree = trace_with("neutube", MASK)
@@ -159,7 +161,7 @@ def test_kimimaro_gets_axes_x_y_z_and_writes_several_files(stand_in) -> None:
 
 def test_program_without_a_file_and_a_slow_one(stand_in) -> None:
     stand_in("pyneutube", "print('no licence found')")
-    with pytest.raises(NeurinoError, match="wrote no SWC file.*no licence found"):
+    with pytest.raises(NeurinoError, match=r"wrote no SWC file.*no licence found"):
         trace_with("pyneutube", MASK)
     stand_in("pyneutube", "time.sleep(60)")
     start = time.monotonic()

@@ -29,7 +29,9 @@ def wavy(seed: int, radius: float, shape: tuple[int, int, int]) -> Tree:
     return Tree.build(np.column_stack([x, swing + middle]), np.arange(40) - 1, radii=radius)
 
 
-def mask_of(trees: list[Tree], shape: tuple[int, int, int], spacing: tuple[float, float, float] = (1, 1, 1)) -> np.ndarray:
+def mask_of(
+    trees: list[Tree], shape: tuple[int, int, int], spacing: tuple[float, float, float] = (1, 1, 1)
+) -> np.ndarray:
     """Union of the trees' masks."""
     return np.any([rasterise(tree, shape, spacing=spacing) > 0 for tree in trees], axis=0)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
+from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.files import atomic_path
 from nnunet_neurino.trainers.optimisation import AveragedAdamW, WarmupPoly, parameter_groups
 from nnunet_neurino.trainers.settings import TrainerSettings
@@ -163,8 +166,15 @@ class RecipeTrainer(nnUNetTrainer):
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)
             return
-        with self._averaged_weights(), atomic_path(filename) as unfinished:
-            super().save_checkpoint(str(unfinished))
+        try:
+            with self._averaged_weights(), atomic_path(filename) as unfinished:
+                super().save_checkpoint(str(unfinished))
+        except (OSError, RuntimeError) as error:  # PyTorch says neither why nor where
+            free = shutil.disk_usage(Path(filename).parent).free / 2**20
+            raise NeurinoError(
+                f"{filename} could not be written ({str(error).splitlines()[0]}); {free:.0f} MiB are free there. The "
+                "last checkpoint is whole: make room and resume with --c"
+            ) from error
 
     def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
         super().load_checkpoint(filename_or_checkpoint)

@@ -18,6 +18,8 @@ from nnunet_neurino.trainers.neurino import NeurINOTrainer
 from nnunet_neurino.trainers.settings import TrainerSettings
 
 BASE = "nnUNetTrainerNeurINO"
+PACKAGE = "nnunet_neurino.trainers"
+"""Where pickling looks a class up by its name; the package's ``__getattr__`` finds it."""
 
 PAPER: dict[str, Any] = {
     "grn": True,
@@ -108,15 +110,13 @@ OTHERS = {"nnUNetTrainerTASL": "nnunet_neurino.trainers.tasl"}
 
 def find(name: str) -> type[nnUNetTrainer] | None:
     """The trainer class of this exact name, or None. The same name gives the same class every time."""
-    module = sys.modules["nnunet_neurino.trainers"]
+    module = sys.modules[PACKAGE]
     known = vars(module).get(name)
     if isinstance(known, type):
         return known if issubclass(known, nnUNetTrainer) else None
     base, *words = name.split("_")
     trainer = _from_settings(name, base, words) if base in (BASE, *BASELINES) else _from_class(name, base, words)
     if trainer is not None:
-        # Pickling looks a class up by module and name, and the package's __getattr__ finds it.
-        trainer.__module__ = module.__name__
         setattr(module, name, trainer)
     return trainer
 
@@ -131,8 +131,8 @@ def _from_settings(name: str, base: str, words: list[str]) -> type[NeurINOTraine
     else:
         meaning = ", ".join([BASELINES[base][0], *meanings])
         changes = BASELINES[base][1] | changes
-    members = {"__doc__": f"{meaning}.", "defaults": dataclasses.replace(TrainerSettings(), **changes)}
-    return type(name, (NeurINOTrainer,), members)
+    settings = dataclasses.replace(TrainerSettings(), **changes)
+    return type(name, (NeurINOTrainer,), {"__doc__": f"{meaning}.", "__module__": PACKAGE, "defaults": settings})
 
 
 def _from_class(name: str, base: str, words: list[str]) -> type[nnUNetTrainer] | None:
@@ -140,7 +140,9 @@ def _from_class(name: str, base: str, words: list[str]) -> type[nnUNetTrainer] |
     if base not in OTHERS or len(words) > 1 or any(_epochs(word) is None for word in words):
         return None
     trainer: type[nnUNetTrainer] = getattr(importlib.import_module(OTHERS[base]), base)
-    epochs = _epochs(words[0]) if words else None
+    if not words:
+        return trainer
+    epochs = _epochs(words[0])
 
     class Variant(trainer):
         __doc__ = trainer.__doc__
@@ -154,10 +156,11 @@ def _from_class(name: str, base: str, words: list[str]) -> type[nnUNetTrainer] |
             device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
         ) -> None:
             super().__init__(plans, configuration, fold, dataset_json, device)
-            if epochs is not None:
-                self.num_epochs = epochs
+            assert epochs is not None
+            self.num_epochs = epochs
 
     Variant.__name__ = Variant.__qualname__ = name
+    Variant.__module__ = PACKAGE
     return Variant
 
 

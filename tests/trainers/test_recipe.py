@@ -12,6 +12,7 @@ import pytest
 import torch
 from nnunet_plans import DATASET_JSON, plans
 
+from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.launch import Training, make_trainer
 from nnunet_neurino.trainers.pretraining import Source
 
@@ -159,21 +160,37 @@ def test_a_resumed_run_has_the_rate_it_would_have_had_or_the_one_given_anew(make
 
 
 def test_a_compiled_network_is_seen_through(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = make(initialise=False, ema=0.9)
+    trainer = make(initialise=False)
     compile_ = torch.compile
     monkeypatch.setattr(trainer, "_do_i_compile", lambda: True)
     monkeypatch.setattr(torch, "compile", lambda module: compile_(module, backend="eager"))
     trainer.initialize()
     assert isinstance(trainer.network, torch._dynamo.OptimizedModule)
-    start_epoch(trainer)
-    before = weights(trainer)
-    trainer.train_step(batch())
-    assert not torch.equal(weights(trainer), before)
     path = tmp_path / "checkpoint.pth"
     trainer.save_checkpoint(str(path))
-    plain = make(initialise=False, ema=0.9)
+    plain = make(initialise=False)
     plain.load_checkpoint(str(path))
     assert torch.equal(weights(plain), weights(trainer))
+
+
+def test_a_full_disk_is_said_in_one_line_and_keeps_the_last_checkpoint(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make()
+    path = tmp_path / "checkpoint_latest.pth"
+    trainer.save_checkpoint(str(path))
+    before = path.read_bytes()
+
+    def full(checkpoint: Any, filename: str) -> None:
+        Path(filename).write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(NeurinoError, match=r"checkpoint_latest.pth could not be written .*MiB are free"):
+        trainer.save_checkpoint(str(path))
+    assert path.read_bytes() == before
+    assert sorted(tmp_path.glob("*.pth")) == [path]
+    assert not list(tmp_path.glob(".unfinished*"))
 
 
 def test_loss_terms_are_logged_as_the_mean_over_the_epoch(make: Make) -> None:

@@ -134,3 +134,10 @@ def test_plans_carry_changed_settings_only(folders: Path) -> None:
     assert "neurino_settings" not in launch.make_trainer(plain).plans_manager.plans
     with pytest.raises(NeurinoError, match="unknown setting 'speed'"):
         launch.make_trainer(launch.Training("1", "3d_fullres", 0, settings={"speed": 3}, device="cpu"))
+
+
+def test_an_epoch_count_works_for_nnunets_own_network(folders: Path) -> None:
+    trainer = launch.make_trainer(launch.Training("1", "3d_fullres", 0, "nnUNetTrainerTASL_5epochs", device="cpu"))
+    assert trainer.num_epochs == 5
+    assert Path(trainer.output_folder_base).name == "nnUNetTrainerTASL_5epochs__nnUNetPlans__3d_fullres"
+    assert "PlainConvUNet" in trainer.configuration_manager.network_arch_class_name

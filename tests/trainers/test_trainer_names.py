@@ -116,9 +116,22 @@ def test_classes_are_pickled_and_copied_by_name() -> None:
     assert pickle.loads(pickle.dumps(trainer).replace(b"123epochs", b"124epochs")).defaults.epochs == 124
 
 
-def test_nnunet_gets_the_five_arguments_it_looks_up_by_name() -> None:
-    parameters = list(inspect.signature(trainers.find("nnUNetTrainerNeurINO").__init__).parameters)
+@pytest.mark.parametrize("name", ["nnUNetTrainerNeurINO", "nnUNetTrainerTASL", "nnUNetTrainerTASL_5epochs"])
+def test_nnunet_gets_the_five_arguments_it_looks_up_by_name(name: str) -> None:
+    parameters = list(inspect.signature(trainers.find(name).__init__).parameters)
     assert parameters == ["self", "plans", "configuration", "fold", "dataset_json", "device"]
+
+
+def test_trainers_of_other_networks_have_names_of_the_same_kind() -> None:
+    from nnunet_neurino.trainers import tasl
+
+    assert trainers.find("nnUNetTrainerTASL") is tasl.nnUNetTrainerTASL
+    short = trainers.find("nnUNetTrainerTASL_5epochs")
+    assert issubclass(short, tasl.nnUNetTrainerTASL)
+    assert pickle.loads(pickle.dumps(short)) is short
+    mednext = trainers.find("nnUNetTrainerMedNeXtTASL_20epochs").defaults
+    assert (mednext.network, mednext.size, mednext.tasl, mednext.epochs) == ("mednext", "L", "localised", 20)
+    assert trainers.find("nnUNetTrainerMedNeXt").defaults.tasl is None
 
 
 def test_importing_the_package_and_the_plugin_loads_nothing_heavy() -> None:

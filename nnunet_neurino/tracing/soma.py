@@ -7,8 +7,8 @@ from scipy.spatial import cKDTree
 
 from nnunet_neurino.tracing.lines import Ints, Lines
 
-SOMA_RATIO = 2.5  # a point this many times as thick as the neurites of its piece is in a cell body
-_REACH = 1.1, 1.0  # a cell body ends at this times its depth plus this: fronts near its surface mix its neurites
+SOMA_RATIO = 2.2  # a point this many times as thick as the neurites of its piece is in a cell body
+_REACH = 1.3, 1.0  # a cell body ends at this times its depth plus this: fronts near its surface mix its neurites
 
 
 def find_somata(lines: Lines) -> Ints:

@@ -7,7 +7,11 @@ from typing import Any
 
 from nnunet_neurino.trainers.settings import TrainerSettings
 
-NETWORKS = {"neurino": "nnunet_neurino.networks.NeurINO", "mednext": "nnunet_neurino.networks.MedNeXt"}
+NETWORKS = {
+    "neurino": "nnunet_neurino.networks.NeurINO",
+    "mednext": "nnunet_neurino.networks.MedNeXt",
+    "dineuro": "nnunet_neurino.networks.DINeuro",
+}
 """The networks' names in plans files of users: classes must stay where these say they are."""
 
 Axes = tuple[int, ...]

@@ -13,7 +13,7 @@ from nnunet_neurino.trainers.logger import TermLogger
 from nnunet_neurino.trainers.plan_adaptation import adapt_plans, settings_in
 from nnunet_neurino.trainers.pretraining import find_source, load_into
 from nnunet_neurino.trainers.recipe import RecipeTrainer
-from nnunet_neurino.trainers.settings import ARCHITECTURE, PLANS_KEY, TrainerSettings
+from nnunet_neurino.trainers.settings import PLANS_KEY, TrainerSettings
 from nnunet_neurino.trainers.tasl import TASLMixin, TASLOptions
 
 
@@ -116,13 +116,13 @@ class NeurINOTrainer(TASLMixin, RecipeTrainer):
         record = init_args.get("neurino") or {}
         started = self.defaults.replaced(record.get("settings") or stored_plans.get(PLANS_KEY, {}))
         settings = started.replaced(changed)
-        for name in ARCHITECTURE:
+        for name in settings.fixed:
             if getattr(settings, name) != getattr(started, name):
                 raise NeurinoError(
                     f"{filename}: this model was started with {name} {getattr(started, name)}, which cannot become "
                     f"{getattr(settings, name)} when it is resumed; leave it out, or start anew without --c"
                 )
-        self.settings = settings
+        before, self.settings = self.settings, settings
         plans = self.plans_manager.plans
         plans[PLANS_KEY] = {**stored_plans.get(PLANS_KEY, {}), **changed}
         stored = stored_plans["configurations"][self.configuration_name]
@@ -134,5 +134,5 @@ class NeurINOTrainer(TASLMixin, RecipeTrainer):
             current["batch_size"] = settings.batch_size
         self.plans_manager = PlansManager(plans)
         self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
-        self.apply_settings()
+        self.apply_settings(before)
         self.logger.local_logger = TermLogger(self.loss_term_names)

@@ -145,9 +145,15 @@ def parameter_groups(
 
 
 def encoder_blocks(network: nn.Module) -> Iterator[list[nn.Parameter]]:
-    """The encoder's parameters in the order of its layers: stem, then every block (with what leads to it)."""
+    """The encoder's parameters in the order of its layers: stem, then every block (with what leads to it).
+
+    An encoder with a method ``parameter_blocks`` says itself which these are.
+    """
     encoder = getattr(network, "encoder", None)
     if encoder is None:
+        return
+    if hasattr(encoder, "parameter_blocks"):
+        yield from encoder.parameter_blocks()
         return
     groups: dict[str, list[nn.Parameter]] = {}
     for name, parameter in encoder.named_parameters():

@@ -22,6 +22,8 @@ from nnunet_neurino.trainers.architecture import (
     level_strides_of,
     n_level_steps,
 )
+from nnunet_neurino.trainers.dineuro import dineuro_divisor, dineuro_kwargs, flatter
+from nnunet_neurino.trainers.dineuro_settings import DINeuroSettings
 from nnunet_neurino.trainers.memory import training_memory
 from nnunet_neurino.trainers.settings import PLANS_KEY, TrainerSettings
 from nnunet_neurino.transfer import default_kernel_depth
@@ -68,14 +70,14 @@ def adapt_plans(
         raise NeurinoError(
             f"configuration {configuration} is {len(current.patch_size)}D; NeurINO is 3D: train 3d_fullres"
         )
-    strides, kernel_depths = _geometry(current.configuration, settings)
-    kwargs = architecture_kwargs(settings, strides, kernel_depths)
+    kwargs, divisor = _architecture(current.configuration, settings)
     network = NETWORKS[settings.network]
     already_ours = current.network_arch_class_name == network and current.network_arch_init_kwargs == kwargs
-    divisor = tuple(math.prod(step[axis] for step in strides) for axis in range(3))
     patch = _rounded_up(settings.patch_size or tuple(current.patch_size), divisor)
     batch = settings.batch_size or current.batch_size
     if not already_ours:
+        if isinstance(settings, DINeuroSettings) and settings.patch_size is None:
+            patch = flatter(patch)
         channels = determine_num_input_channels(manager, current, dataset_json)
         classes = manager.get_label_manager(dataset_json).num_segmentation_heads
 
@@ -99,6 +101,16 @@ def adapt_plans(
 def settings_in(plans: dict[str, Any], defaults: TrainerSettings) -> TrainerSettings:
     """The trainer's settings with the changes that the plans carry (from the command line)."""
     return defaults.replaced(plans.get(PLANS_KEY, {}))
+
+
+def _architecture(configuration: dict[str, Any], settings: TrainerSettings) -> tuple[dict[str, Any], Axes]:
+    """The network's arguments, and the voxels (z, y, x) that a patch must be a multiple of."""
+    if isinstance(settings, DINeuroSettings):
+        spacing = [float(s) for s in configuration["spacing"]]
+        return dineuro_kwargs(settings, spacing), dineuro_divisor(settings)
+    strides, kernel_depths = _geometry(configuration, settings)
+    divisor = tuple(math.prod(step[axis] for step in strides) for axis in range(3))
+    return architecture_kwargs(settings, strides, kernel_depths), divisor
 
 
 def _geometry(configuration: dict[str, Any], settings: TrainerSettings) -> tuple[list[Axes], list[int]]:

@@ -15,13 +15,17 @@ from torch import nn
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.settings import TrainerSettings
 from nnunet_neurino.transfer import hub, inflate_into, load_2d_weights
+from nnunet_neurino.transfer.vit import VIT_PAGES, inflate_vit_into, load_vit_weights
 from nnunet_neurino.transfer.weights import as_mapping
 
 VARIABLE = "NNUNET_NEURINO_WEIGHTS"
 """Says where 2D weights are (whatever ``neurino weights`` accepts), or ``none``. Never what the model is."""
 
 DINOV3 = {size: f"convnext_{size}.dinov3_lvd1689m" for size in ("tiny", "small", "base", "large")}
-"""timm's names of the weights that fit each size."""
+"""timm's names of the weights that fit each size of NeurINO's encoder."""
+
+WEIGHTS = {"neurino": DINOV3, "dineuro": VIT_PAGES}
+"""By network."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def find_source(settings: TrainerSettings) -> Source:
     1. ``settings.pretrained`` False: from nowhere.
     2. The variable ``NNUNET_NEURINO_WEIGHTS``: from there; what is named and cannot be had is an error later on.
        ``none`` means from nowhere.
-    3. DINOv3 weights for this size that lie in the Hugging Face cache of this machine: from there.
+    3. DINO's or DINOv3's weights for this network and size that lie in this machine's Hugging Face cache: from there.
     4. Nowhere, with a notice that cannot be missed; an error for a trainer that freezes its encoder.
 
     Training never goes online unless the variable names an online model.
@@ -55,36 +59,44 @@ def find_source(settings: TrainerSettings) -> Source:
     named = os.environ.get(VARIABLE, "").strip()
     if named and named.lower() != "none":
         return Source(named)
-    cached = None if named else _cached_file(settings.size)
+    cached = None if named else _cached_file(settings)
     if cached is not None:
         return Source(str(cached))
     if settings.frozen_epochs != 0:
         raise NeurinoError(
-            f"this trainer freezes its encoder, which needs 2D weights, and there are none: {_how_to(settings.size)}"
+            f"this trainer freezes its encoder, which needs 2D weights, and there are none: {_how_to(settings)}"
         )
-    if named or settings.size not in DINOV3:
+    if named or _page(settings) is None:
         return Source(None, f"Training from scratch: no 2D weights ({named or settings.size}).")
     frame = "#" * 79
+    name, theirs = ("DINeuro", _FAMILY[settings.size]) if settings.network == "dineuro" else ("NeurINO", "DINOv3")
     return Source(
         None,
-        f"{frame}\nNO 2D WEIGHTS WERE FOUND: THE ENCODER IS TRAINED FROM SCRATCH. NeurINO is meant to start from\n"
-        f"DINOv3 weights; without them it learns more slowly and ends less accurate on small data sets.\n"
-        f"{_how_to(settings.size)}\n"
-        f"To train from scratch on purpose: -tr nnUNetTrainerNeurINO_scratch, or {VARIABLE}=none.\n{frame}",
+        f"{frame}\nNO 2D WEIGHTS WERE FOUND: THE ENCODER IS TRAINED FROM SCRATCH. {name} is meant to start from\n"
+        f"{theirs} weights; without them it learns more slowly and ends less accurate on small data sets.\n"
+        f"{_how_to(settings)}\n"
+        f"To train from scratch on purpose: -tr nnUNetTrainer{name}_scratch, or {VARIABLE}=none.\n{frame}",
     )
 
 
-def _how_to(size: str) -> str:
-    example = DINOV3.get(size, DINOV3["tiny"])
-    return (
-        f"Accept Meta's DINOv3 licence, then set {VARIABLE} (or neurino train --weights) to a file or to "
-        f"{example}; see `neurino weights --help`"
-    )
+_FAMILY = {size: "DINOv3" if size.endswith("_v3") else "DINO" for size in VIT_PAGES}
 
 
-def _cached_file(size: str) -> Path | None:
-    """timm's DINOv3 file for ``size`` in the local Hugging Face cache."""
-    return hub.cached(DINOV3[size]) if size in DINOV3 else None
+def _page(settings: TrainerSettings) -> str | None:
+    """timm's name of the weights that this trainer is meant to start from."""
+    return WEIGHTS.get(settings.network, {}).get(settings.size)
+
+
+def _how_to(settings: TrainerSettings) -> str:
+    example = _page(settings) or DINOV3["tiny"]
+    licence = "Accept Meta's DINOv3 licence, then set" if "dinov3" in example else "Set"
+    return f"{licence} {VARIABLE} (or neurino train --weights) to a file or to {example}; see `neurino weights --help`"
+
+
+def _cached_file(settings: TrainerSettings) -> Path | None:
+    """timm's file of these weights in the local Hugging Face cache."""
+    page = _page(settings)
+    return hub.cached(page) if page else None
 
 
 def load_into(network: nn.Module, location: str, settings: TrainerSettings) -> dict[str, Any]:
@@ -93,8 +105,9 @@ def load_into(network: nn.Module, location: str, settings: TrainerSettings) -> d
     Returns:
         What to record: where they came from, what they are, their hash, how they were inflated.
     """
-    weights = load_2d_weights(location)
+    is_vit = settings.network == "dineuro"
+    weights = load_vit_weights(location) if is_vit else load_2d_weights(location)
     if weights is None:
         raise NeurinoError(f"{location}: no weights; leave {VARIABLE} unset to train from scratch")
-    inflate_into(network, weights, settings.inflation, settings.rgb)
+    (inflate_vit_into if is_vit else inflate_into)(network, weights, settings.inflation, settings.rgb)
     return {**as_mapping(weights), "inflation": settings.inflation, "rgb": settings.rgb}

@@ -6,7 +6,7 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from nnunet_neurino.errors import NeurinoError
 
@@ -118,6 +118,9 @@ class TrainerSettings:
     tasl_lambdas: tuple[float, float, float] = (1.0, 0.5, 0.5)
     tasl_warmup_epochs: float = 10.0
 
+    fixed: ClassVar[tuple[str, ...]] = ("network", "size", "stem_stride", "grn", "norm", "patch_size")
+    """Settings that a trained network depends on: they cannot be changed when a training is resumed."""
+
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
@@ -154,7 +157,8 @@ class TrainerSettings:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
 
-SIZES = {"neurino": ("tiny", "small", "base", "large", "atto"), "mednext": ("S", "B", "M", "L")}
+VIT_SIZES = ("small", "base", "small_v3", "base_v3", "atto", "atto_v3")
+SIZES = {"neurino": ("tiny", "small", "base", "large", "atto"), "mednext": ("S", "B", "M", "L"), "dineuro": VIT_SIZES}
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "network": tuple(SIZES),
     "stem_stride": (2, 4),
@@ -164,8 +168,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "tasl": ("localised", "published", None),
 }
 
-ARCHITECTURE = ("network", "size", "stem_stride", "grn", "norm", "patch_size")
-"""Settings that a trained network depends on: they cannot be changed when a training is resumed."""
+ARCHITECTURE = TrainerSettings.fixed
 
 
 def _converted(name: str, value: Any, hint: Any) -> Any:

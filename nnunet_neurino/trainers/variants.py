@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunet_neurino.trainers import dineuro_settings
+from nnunet_neurino.trainers.dineuro_settings import DINeuroSettings
 from nnunet_neurino.trainers.neurino import NeurINOTrainer
 from nnunet_neurino.trainers.settings import TrainerSettings
 
@@ -86,6 +88,31 @@ GROUPS: tuple[dict[str, tuple[str, dict[str, Any]]], ...] = (
     {"NoMirroring": ("no mirroring in training and prediction", {"mirroring": False})},
 )
 
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Trainers of one network by name: a base and words.
+
+    Attributes:
+        title: the network.
+        plain: what the base without words means.
+        defaults: its settings.
+        groups: the words, see ``GROUPS``.
+    """
+
+    title: str
+    plain: str
+    defaults: TrainerSettings
+    groups: tuple[dict[str, tuple[str, dict[str, Any]]], ...]
+
+
+FAMILIES = {
+    BASE: Family("NeurINO", "Tiny encoder, our defaults", TrainerSettings(), GROUPS),
+    dineuro_settings.BASE: Family(
+        "DINeuro", "DINO's ViT-S/16, center, tubes, our defaults", DINeuroSettings(), dineuro_settings.GROUPS
+    ),
+}
+
 # The baseline of the paper's tables: its network, its optimiser.
 MEDNEXT: dict[str, Any] = {
     "network": "mednext",
@@ -115,23 +142,25 @@ def find(name: str) -> type[nnUNetTrainer] | None:
     if isinstance(known, type):
         return known if issubclass(known, nnUNetTrainer) else None
     base, *words = name.split("_")
-    trainer = _from_settings(name, base, words) if base in (BASE, *BASELINES) else _from_class(name, base, words)
+    own = base in FAMILIES or base in BASELINES
+    trainer = _from_settings(name, base, words) if own else _from_class(name, base, words)
     if trainer is not None:
         setattr(module, name, trainer)
     return trainer
 
 
 def _from_settings(name: str, base: str, words: list[str]) -> type[NeurINOTrainer] | None:
-    parsed = _parse(words, GROUPS if base == BASE else ())
+    family = FAMILIES.get(base)
+    parsed = _parse(words, family.groups if family else ())
     if parsed is None:
         return None
     changes, meanings = parsed
-    if base == BASE:
-        meaning = "NeurINO: " + (", ".join(meanings) or "Tiny encoder, our defaults")
+    if family:
+        meaning = f"{family.title}: " + (", ".join(meanings) or family.plain)
+        settings = dataclasses.replace(family.defaults, **changes)
     else:
         meaning = ", ".join([BASELINES[base][0], *meanings])
-        changes = BASELINES[base][1] | changes
-    settings = dataclasses.replace(TrainerSettings(), **changes)
+        settings = dataclasses.replace(TrainerSettings(), **BASELINES[base][1] | changes)
     return type(name, (NeurINOTrainer,), {"__doc__": f"{meaning}.", "__module__": PACKAGE, "defaults": settings})
 
 
@@ -189,8 +218,14 @@ def _epochs(word: str) -> int | None:
     return int(word.removesuffix("s").removesuffix("epoch"))
 
 
-def documented_names() -> dict[str, str]:
-    """Name and meaning of the plain trainer and of every single variant; further words can be combined."""
-    words = [word for group in GROUPS for word in group]
-    names = [BASE, *(f"{BASE}_{word}" for word in words), f"{BASE}_100epochs", *BASELINES, *OTHERS]
+def documented_names(base: str = BASE) -> dict[str, str]:
+    """Name and meaning of a plain trainer and of every single variant; further words can be combined.
+
+    Args:
+        base: of ``FAMILIES``. The baselines and the trainers of other networks are listed with NeurINO's.
+    """
+    words = [word for group in FAMILIES[base].groups for word in group]
+    names = [base, *(f"{base}_{word}" for word in words), f"{base}_100epochs"]
+    if base == BASE:
+        names += [*BASELINES, *OTHERS]
     return {name: (find(name).__doc__ or "").partition("\n")[0] for name in names}

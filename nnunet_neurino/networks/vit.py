@@ -1,0 +1,166 @@
+"""The 2D vision transformers that DINO (Caron et al., 2021) and DINOv3 (Siméoni et al., 2025) pretrained.
+
+Only what comes behind the patch embedding: tokens in, tokens of some layers out. DINO's has learned positions, DINOv3's
+rotary ones, registers and layer scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.networks.token_positions import Grid, resize_positions, rotary_table, turn
+
+PATCH = 16
+"""Pixels of a side of the image patch that a token stands for."""
+
+
+@dataclass(frozen=True)
+class ViTSize:
+    """A vision transformer.
+
+    Attributes:
+        width: channels of a token.
+        depth: blocks.
+        heads: attention heads.
+        native: grid (y, x) of the learned positions; None for rotary ones.
+        registers: tokens beside the class token that belong to no place.
+        layer_scale: start value of the factor on each branch; None for no factors. Pretrained weights replace it.
+        eps: of the layer norms.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    native: Grid | None = (14, 14)
+    registers: int = 0
+    layer_scale: float | None = None
+    eps: float = 1e-6
+
+
+def _rotary(size: ViTSize) -> ViTSize:
+    return replace(size, native=None, registers=4, layer_scale=0.1, eps=1e-5)
+
+
+_SMALL = ViTSize(384, 12, 6)
+_BASE = ViTSize(768, 12, 12)
+_ATTO = ViTSize(64, 4, 2)
+
+VITS = {
+    "small": _SMALL,
+    "base": _BASE,
+    "atto": _ATTO,
+    "small_v3": _rotary(_SMALL),
+    "base_v3": _rotary(_BASE),
+    "atto_v3": _rotary(_ATTO),
+}
+"""By name: DINO's ViT-S/16 and ViT-B/16, DINOv3's, and one of ours for trials on a CPU (no weights exist for it)."""
+
+
+def vit_by_name(name: str) -> ViTSize:
+    """A size of ``VITS``."""
+    if name not in VITS:
+        raise NeurinoError(f"vit '{name}' is not known: expected one of {', '.join(VITS)}")
+    return VITS[name]
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each behind a norm and around a residual."""
+
+    def __init__(self, size: ViTSize) -> None:
+        super().__init__()
+        width = size.width
+        self.heads = size.heads
+        self.norm1 = nn.LayerNorm(width, eps=size.eps)
+        # A key's bias never changes a softmax, so DINOv3's lack of it needs no layer of its own.
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width, eps=size.eps)
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+        scale = size.layer_scale
+        self.gamma1 = None if scale is None else nn.Parameter(torch.full((width,), scale))
+        self.gamma2 = None if scale is None else nn.Parameter(torch.full((width,), scale))
+
+    def forward(self, tokens: Tensor, table: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """(B, tokens, width) -> the same; ``table`` is that of ``rotary_table``."""
+        attended = self.proj(self._attention(self.norm1(tokens), table))
+        tokens = tokens + (attended if self.gamma1 is None else self.gamma1 * attended)
+        thought = self.fc2(F.gelu(self.fc1(self.norm2(tokens))))
+        return tokens + (thought if self.gamma2 is None else self.gamma2 * thought)
+
+    def _attention(self, tokens: Tensor, table: tuple[Tensor, Tensor] | None) -> Tensor:
+        batch, count, width = tokens.shape
+        parts = self.qkv(tokens).view(batch, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        query, key, value = parts.unbind(0)
+        if table is not None:
+            query, key = turn(query, table), turn(key, table)
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(batch, count, width)
+
+
+class VisionTransformer(nn.Module):
+    """Tokens of images -> tokens after some of the blocks.
+
+    Args:
+        size: what it is made of.
+        layers: which blocks' outcomes to give, from 0, rising; the last block must be among them.
+        checkpointing: compute blocks again on the way back instead of keeping what they made.
+    """
+
+    def __init__(self, size: ViTSize, layers: Sequence[int], checkpointing: bool = False) -> None:
+        super().__init__()
+        if list(layers) != sorted(set(layers)) or not layers or layers[0] < 0 or layers[-1] != size.depth - 1:
+            raise NeurinoError(
+                f"layers {list(layers)}: expected rising numbers from 0 that end with {size.depth - 1}, the last of "
+                f"the {size.depth} blocks"
+            )
+        self.size = size
+        self.layers = tuple(int(layer) for layer in layers)
+        self.checkpointing = checkpointing
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, size.width))
+        self.reg_token = nn.Parameter(torch.zeros(1, size.registers, size.width)) if size.registers else None
+        places = None if size.native is None else 1 + size.native[0] * size.native[1]
+        self.pos_embed = None if places is None else nn.Parameter(torch.zeros(1, places, size.width))
+        self.blocks = nn.ModuleList(Block(size) for _ in range(size.depth))
+        self.norm = nn.LayerNorm(size.width, eps=size.eps)
+        self._start()
+
+    def _start(self) -> None:
+        for parameter in (self.cls_token, self.reg_token, self.pos_embed):
+            if parameter is not None:
+                nn.init.trunc_normal_(parameter, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, tokens: Tensor) -> list[Tensor]:
+        """(B, y, x, width) tokens of B images -> one such tensor for each of ``layers``, layer norm behind each.
+
+        The class token and the registers take part and are left out of what comes back.
+        """
+        batch, *grid, width = tokens.shape
+        tokens = tokens.reshape(batch, -1, width)
+        prefix = [self.cls_token] if self.reg_token is None else [self.cls_token, self.reg_token]
+        tokens = torch.cat([*(token.expand(batch, -1, -1).to(tokens.dtype) for token in prefix), tokens], dim=1)
+        n_prefix = tokens.shape[1] - grid[0] * grid[1]
+        table = None
+        if self.pos_embed is not None and self.size.native is not None:
+            tokens = tokens + resize_positions(self.pos_embed, self.size.native, (grid[0], grid[1]))
+        else:
+            table = rotary_table((grid[0], grid[1]), width // self.size.heads, n_prefix, device=tokens.device)
+        found = []
+        for number, block in enumerate(self.blocks):
+            if self.checkpointing and self.training and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, table, use_reentrant=False)
+            else:
+                tokens = block(tokens, table)
+            if number in self.layers:
+                found.append(self.norm(tokens)[:, n_prefix:].reshape(batch, *grid, width))
+        return found

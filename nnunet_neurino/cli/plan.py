@@ -80,6 +80,8 @@ def _plan(dataset: str, settings: TrainerSettings, args: argparse.Namespace, pro
     )
     plans = NeurINOPlanner(number, settings, args.plans_name).plan_experiment()
     configurations: dict[str, Any] = plans["configurations"]
+    if not any(key.startswith("3d") for key in configurations):
+        raise NeurinoError(f"{name}: its images are 2D; NeurINO needs stacks of at least two slices")
     wanted = args.configuration or [key for key in configurations if key.startswith("3d")]
     for key in wanted:
         if key not in configurations:

@@ -37,8 +37,8 @@ def refuse_mixed_folds(model_folder: str | Path, fold: int | str, configuration:
     if different:
         raise NeurinoError(
             f"{folder}: {others[0]} was trained with another {' and '.join(different)} than is asked for now, and all "
-            "folds of a model folder share one network: train with the same settings, or under another trainer or "
-            "plans name"
+            f"folds of a model folder share one network: train with the same settings (its patch is "
+            f"{recorded.get('patch_size')}), or under another trainer or plans name"
         )
 
 

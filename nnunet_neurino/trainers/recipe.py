@@ -20,6 +20,16 @@ from nnunet_neurino.trainers.optimisation import AveragedAdamW, WarmupPoly, para
 from nnunet_neurino.trainers.settings import TrainerSettings
 from nnunet_neurino.trainers.threads import use_fastest_thread_count
 
+ATTRIBUTES = {
+    "num_epochs": "epochs",
+    "num_iterations_per_epoch": "iterations",
+    "num_val_iterations_per_epoch": "val_iterations",
+    "initial_lr": "lr",
+    "weight_decay": "weight_decay",
+    "oversample_foreground_percent": "oversample_foreground",
+}
+"""nnU-Net's attributes and the settings they come from."""
+
 
 class RecipeTrainer(nnUNetTrainer):
     """Optimiser, schedule, clipping, frozen encoder and averaged weights; it reads ``self.settings``.
@@ -30,21 +40,26 @@ class RecipeTrainer(nnUNetTrainer):
     settings: TrainerSettings
     plans_manager: PlansManager
     configuration_manager: ConfigurationManager
+    num_epochs: int
+    initial_lr: float
+    weight_decay: float
     encoder_is_pretrained: bool = False
     _iteration = 0
 
-    def apply_settings(self) -> None:
-        """Copy what nnU-Net keeps in attributes of its own."""
-        settings = self.settings
-        self.num_epochs = settings.epochs
-        self.num_iterations_per_epoch = settings.iterations
-        self.num_val_iterations_per_epoch = settings.val_iterations
-        self.initial_lr = settings.lr
-        self.weight_decay = settings.weight_decay
-        self.oversample_foreground_percent = settings.oversample_foreground
+    def apply_settings(self, before: TrainerSettings | None = None) -> None:
+        """Copy settings to the attributes in which nnU-Net keeps them.
+
+        Args:
+            before: copy only what differs from these, so that what a subclass has set in its ``__init__``, as nnU-Net's
+                own variants do, stays.
+        """
+        for attribute, name in ATTRIBUTES.items():
+            value = getattr(self.settings, name)
+            if before is None or value != getattr(before, name):
+                setattr(self, attribute, value)
         # nnU-Net's 50 epochs between checkpoints can be hours here.
-        self.save_every = max(1, min(10, settings.epochs // 10))
-        if settings.full_precision:
+        self.save_every = max(1, min(10, self.num_epochs // 10))
+        if self.settings.full_precision:
             self.grad_scaler = None
 
     @property
@@ -62,14 +77,14 @@ class RecipeTrainer(nnUNetTrainer):
             self.bare_network.encoder.requires_grad_(False)
         groups = parameter_groups(
             self.bare_network,
-            settings.lr,
-            settings.weight_decay,
+            self.initial_lr,
+            self.weight_decay,
             settings.decay_all,
             settings.layer_decay if self.encoder_is_pretrained else 1.0,
             max(settings.frozen_epochs, 0),
         )
         optimizer = AveragedAdamW(groups, ema=settings.ema, eps=settings.eps)
-        return optimizer, WarmupPoly(optimizer, settings.epochs, settings.warmup_epochs, settings.poly_power)
+        return optimizer, WarmupPoly(optimizer, self.num_epochs, settings.warmup_epochs, settings.poly_power)
 
     def _build_loss(self) -> nn.Module:
         loss = super()._build_loss()

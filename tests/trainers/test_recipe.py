@@ -203,3 +203,29 @@ def test_loss_terms_are_logged_as_the_mean_over_the_epoch(make: Make) -> None:
         key = f"loss_term/{name}"
         assert trainer.logger.get_value(key, 0) == pytest.approx(np.mean([output[key] for output in outputs]))
     assert trainer.logger.get_value("train_losses", 0) == pytest.approx(np.mean([o["loss"] for o in outputs]))
+
+
+def test_attributes_that_a_subclass_sets_as_nnunets_variants_do(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nnunet_neurino.trainers import find, launch
+
+    class Shorter(find("nnUNetTrainerNeurINO_scratch")):  # type: ignore[misc]
+        def __init__(
+            self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device
+        ) -> None:
+            super().__init__(plans, configuration, fold, dataset_json, device)
+            self.num_epochs = 4
+            self.initial_lr = 0.5
+
+    monkeypatch.setattr(launch, "_trainer_class", lambda name: Shorter)
+    trainer = make(warmup_epochs=0.0, poly_power=1.0, stepwise=False)
+    start_epoch(trainer, 1)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * 3 / 4)
+    path = str(tmp_path / "checkpoint.pth")
+    trainer.save_checkpoint(path)
+    resumed = make(initialise=False)
+    resumed.load_checkpoint(path)
+    start_epoch(resumed, 1)
+    assert (resumed.num_epochs, resumed.initial_lr) == (4, 0.5)
+    assert resumed.optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * 3 / 4)

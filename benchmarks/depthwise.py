@@ -69,18 +69,19 @@ class Case:
         return max(((ours - theirs).abs().max() / theirs.abs().max()).item() for theirs, ours in pairs)
 
 
-def timed(call: Callable[[], object], device: str) -> float:
-    """Wall time of a call in milliseconds."""
+def timed(call: Callable[[], object], device: str, clock: str) -> float:
+    """Time of a call in milliseconds."""
+    now = time.process_time if clock == "cpu" else time.perf_counter
     if device == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = now()
     call()
     if device == "cuda":
         torch.cuda.synchronize()
-    return (time.perf_counter() - start) * 1e3
+    return (now() - start) * 1e3
 
 
-def measure(case: Case, device: str, repeats: int) -> dict[str, float]:
+def measure(case: Case, device: str, repeats: int, clock: str) -> dict[str, float]:
     """Median milliseconds of "torch forward", "fast backward", ..."""
     taken: dict[str, list[float]] = {f"{way} {part}": [] for way in WAYS for part in ("forward", "backward")}
     values = {way: case.forward(way) for way in WAYS}
@@ -88,7 +89,7 @@ def measure(case: Case, device: str, repeats: int) -> dict[str, float]:
         for way in WAYS:
             calls = {"forward": lambda: case.forward(way), "backward": lambda: case.backward(values[way])}  # noqa: B023
             for part, call in calls.items():
-                milliseconds = timed(call, device)
+                milliseconds = timed(call, device, clock)
                 if number:
                     taken[f"{way} {part}"].append(milliseconds)
     return {name: statistics.median(times) for name, times in taken.items()}
@@ -103,13 +104,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     parser.add_argument("--repeats", type=int, default=5, help="measured calls (default: 5)")
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="wall (default), or processor time of the process: with --threads 1, for a machine that is busy otherwise",
+    )
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         print("error: --device cuda, but PyTorch finds no CUDA device here; use --device cpu", file=sys.stderr)
         return 1
     torch.set_num_threads(options.threads)
     name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
-    print(f"{name}, {options.threads} threads, PyTorch {torch.__version__}, {options.dtype}, milliseconds")
+    print(
+        f"{name}, {options.threads} threads, PyTorch {torch.__version__}, {options.dtype}, {options.clock} milliseconds"
+    )
     print(f"{'':<33}|{'forward':^17}|{'backward':^26}|")
     heads = f"{'conv3d':>8}{'ours':>8}"
     print(f"{'shape':<12}{'kernel':<8}{'memory':<13}|{heads} |{heads}{'times':>9} | diff.")
@@ -118,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         shape, kernel = text.split()
         for memory in FORMATS:
             case = Case(shape, kernel, memory, options.device, getattr(torch, options.dtype))
-            ms = measure(case, options.device, options.repeats)
+            ms = measure(case, options.device, options.repeats, options.clock)
             print(
                 f"{shape:<12}{kernel:<8}{memory:<13}|{ms['torch forward']:>8.1f}{ms['fast forward']:>8.1f} |"
                 f"{ms['torch backward']:>8.1f}{ms['fast backward']:>8.1f}"

@@ -123,10 +123,11 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         kernel = _triple(weight.shape[2:])
-        grad = _like_layout(grad, x)
+        kept = _memory_format(x)
+        x, grad = (t.contiguous(memory_format=torch.channels_last_3d) for t in (x, grad))
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            of_x = _input_gradient(grad, weight, ctx.padding)
+            of_x = _input_gradient(grad, weight, ctx.padding).contiguous(memory_format=kept)
         if ctx.needs_input_grad[1]:
             of_weight = _WeightGradient.apply(x, grad, kernel, ctx.padding)
         if ctx.needs_input_grad[2]:
@@ -160,9 +161,9 @@ def _input_gradient(grad: Tensor, weight: Tensor, padding: Triple) -> Tensor:
     return _Convolution.apply(grad, weight.flip(2, 3, 4), None, complement)
 
 
-def _like_layout(grad: Tensor, x: Tensor) -> Tensor:
+def _memory_format(x: Tensor) -> torch.memory_format:
     last = x.is_contiguous(memory_format=torch.channels_last_3d)
-    return grad.contiguous(memory_format=torch.channels_last_3d if last else torch.contiguous_format)
+    return torch.channels_last_3d if last else torch.contiguous_format
 
 
 def _triple(value: int | Sequence[int] | str) -> Triple:

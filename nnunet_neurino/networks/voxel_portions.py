@@ -166,6 +166,7 @@ def _through_batch_norm(
     assert of_weight is not None
     assert of_bias is not None
     assert mlp.variance is not None
+    assert mlp.norm_weight is not None
     scale = mlp.norm_weight * torch.rsqrt(mlp.variance + eps)
     for part in parts(rows, rows.shape[1]):
         if of_batch:

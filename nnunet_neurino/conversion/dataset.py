@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
+import signal
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -164,7 +167,7 @@ def _run(
         return
     # Started afresh, not forked: image libraries run threads of their own.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(cases)), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(workers, len(cases)), mp_context=context, initializer=_worker_habits) as pool:
         jobs = {pool.submit(convert_case, case, settings, folder): case for case in cases}
         try:
             for job in as_completed(jobs):
@@ -177,6 +180,18 @@ def _run(
         finally:
             for job in jobs:
                 job.cancel()
+
+
+def _worker_habits() -> None:
+    """A worker leaves Ctrl-C to its parent, and ends with it, also when the parent is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent() -> None:
+        multiprocessing.connection.wait([parent.sentinel])  # type: ignore[union-attr]
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _forget(folder: Path, name: str) -> None:

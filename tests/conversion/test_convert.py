@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -242,6 +241,14 @@ def test_stopped_at_any_write_and_started_again_gives_the_same_bytes(
         assert files_of(output) == expected, n
 
 
+def group_is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_killed_with_workers_and_started_again_gives_the_same_bytes(make_pairs: Make, tmp_path: Path):
     data, output = make_pairs(6), tmp_path / "killed"
     folders = ["--images", data, "--tracings", data, "--dataset-id", 7, "--name", "T", "--spacing", 1, 0.5, 0.5]
@@ -252,8 +259,11 @@ def test_killed_with_workers_and_started_again_gives_the_same_bytes(make_pairs: 
     deadline = time.monotonic() + 60
     while len(list(records.glob("cell*.json"))) < 2 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
+    while group_is_alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not group_is_alive(process.pid), "workers must end with their parent, or they write behind our back"
     assert not (output / "Dataset007_T" / "conversion_report.json").exists()
     assert subprocess.run(command, capture_output=True).returncode == 0
     assert convert(data, tmp_path / "undisturbed") == 0

@@ -4,7 +4,8 @@ A bridge starts at a tip and leads to a tip of another piece, or to the side of 
 short, leave the tip in the direction in which the neurite was going, and arrive at another tip in that one's direction.
 Neurites that merely pass each other have their tips elsewhere and are never joined. With an image (or a probability
 map) the bridge must also be brighter than the background. The best bridges are built first; each tip is used once.
-Two cell bodies are two neurons and are never joined.
+Two cell bodies are two neurons and are never joined; nor is a tip to the side of another piece where
+both are neurons by themselves.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from nnunet_neurino.tracing.evidence import Evidence
-from nnunet_neurino.tracing.lines import Floats, Ints, Lines
+from nnunet_neurino.tracing.lines import Floats, Ints, Lines, tips_at_border
 from nnunet_neurino.tracing.soma import find_somata
 
 _TANGENT = 8.0  # length of neurite that tells its direction at a tip, in voxels of the finest axis
@@ -40,6 +40,7 @@ def bridge_gaps(
     angle: float,
     evidence: Evidence | None = None,
     least_evidence: float = 0.0,
+    size: Floats | None = None,
     sides: bool = True,
 ) -> Lines:
     """Join pieces across gaps.
@@ -50,6 +51,7 @@ def bridge_gaps(
         angle: greatest angle in degrees between the neurite's direction and the bridge.
         evidence: brightness between the pieces, or ``None`` to judge by geometry alone.
         least_evidence: brightness that the bridge needs on average, 0 (background) to 1 (the neurite itself).
+        size: (3,) extent of the image; a piece that reaches its border twice is a neuron, as one with a cell body is.
         sides: also bridge from a tip to the side of another piece.
     """
     if longest <= 0 or len(lines.points) < 2:
@@ -61,9 +63,11 @@ def bridge_gaps(
     bridges = _candidates(lines, pieces, degree, tips, tangents, longest, angle, sides)
     if evidence is not None:
         bridges = [b for b in (_judge(bridge, lines, evidence, least_evidence) for bridge in bridges) if b]
-    has_soma = np.zeros(int(pieces.max()) + 1, dtype=bool)
-    has_soma[pieces[find_somata(lines)]] = True
-    return _build(lines, pieces, has_soma, sorted(bridges, key=lambda b: b.cost))
+    count = int(pieces.max()) + 1
+    somata = np.bincount(pieces[find_somata(lines)], minlength=count)
+    at_border = np.zeros(len(pieces), dtype=bool) if size is None else tips_at_border(lines, size)
+    exits = np.bincount(pieces[at_border], minlength=count)
+    return _build(lines, pieces, somata, exits, sorted(bridges, key=lambda b: b.cost))
 
 
 def _tangents(lines: Lines, tips: Ints) -> dict[int, Floats | None]:
@@ -162,7 +166,7 @@ def _judge(bridge: _Bridge, lines: Lines, evidence: Evidence, least: float) -> _
     return _Bridge(bridge.cost / (0.25 + min(brightness, 1.0)), bridge.tip, bridge.goal, path)
 
 
-def _build(lines: Lines, pieces: Ints, has_soma: NDArray[np.bool_], bridges: list[_Bridge]) -> Lines:
+def _build(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list[_Bridge]) -> Lines:
     degree = lines.degree()
     leader = list(range(int(pieces.max()) + 1))
 
@@ -177,12 +181,15 @@ def _build(lines: Lines, pieces: Ints, has_soma: NDArray[np.bool_], bridges: lis
     count = len(lines.points)
     for bridge in bridges:
         a, b = top(int(pieces[bridge.tip])), top(int(pieces[bridge.goal]))
-        if a == b or (has_soma[a] and has_soma[b]) or (bridge.tip in used and degree[bridge.tip]):
+        if a == b or (somata[a] and somata[b]) or (bridge.tip in used and degree[bridge.tip]):
+            continue
+        if degree[bridge.goal] > 1 and all(somata[p] or exits[p] >= 2 for p in (a, b)):
             continue
         if bridge.goal in used and degree[bridge.goal] == 1:
             continue
         leader[a] = b
-        has_soma[b] |= has_soma[a]
+        somata[b] += somata[a]
+        exits[b] += exits[a]
         used |= {bridge.tip, bridge.goal}
         between = bridge.path[1:-1]
         chain = [bridge.tip, *range(count, count + len(between)), bridge.goal]

@@ -12,7 +12,7 @@ from itertools import combinations, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_neurino.tracing.lines import Floats, Ints, Lines, path_length
+from nnunet_neurino.tracing.lines import Floats, Ints, Lines, path_length, tips_at_border
 from nnunet_neurino.tracing.soma import find_somata
 
 _ARM = 12.0  # length of an arm that tells its direction, in voxels of the finest axis
@@ -21,7 +21,6 @@ _STRAIGHT = 50.0  # greatest bend of a neurite that goes straight on through a c
 _CERTAIN = 36.0
 _NEAR = 1.5, 1.0  # arms begin this times the radius plus this from the middle of the forks
 _ZONE = 4.0, 6.0  # forks nearer than this times the radius plus this may be one crossing
-_BORDER = 4.0
 _MOST_ARMS = 8
 _CLEARLY = 10.0  # by this much the second-best pairing of the arms must be more bent, degrees
 
@@ -123,9 +122,7 @@ def _may_be_two(lines: Lines, piece: Ints, first: int, second: int, size: Floats
 
     Each has a cell body or reaches the image's border twice; or one of them is a fibre from border to border.
     """
-    from_border = np.minimum(lines.points, size - 1 - lines.points).min(axis=1)
-    tip = lines.degree() <= 1
-    at_border = tip & (from_border <= lines.radii + _BORDER)
+    tip, at_border = lines.degree() <= 1, tips_at_border(lines, size)
     with_soma = set(piece[find_somata(lines)].tolist())
     alone, fibre = [], False
     for number in (first, second):

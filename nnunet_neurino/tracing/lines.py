@@ -12,6 +12,8 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+_BORDER = 4.0  # a tip is this much more than its radius away from the border when it ends there
+
 
 @dataclass(frozen=True)
 class Lines:
@@ -80,6 +82,12 @@ class Lines:
         order, parents = breadth_first_order(links, n, directed=False)
         parent = np.where(parents[:n] == n, -1, parents[:n]).astype(np.int64)
         return order[1:].astype(np.int64), parent
+
+
+def tips_at_border(lines: Lines, size: Floats) -> NDArray[np.bool_]:
+    """Which points are tips at the border of an image of ``size`` (3,) in the unit of the lines."""
+    from_border = np.minimum(lines.points, size - 1 - lines.points).min(axis=1)
+    return (lines.degree() <= 1) & (from_border <= lines.radii + _BORDER)
 
 
 def path_length(points: Floats) -> float:

@@ -99,14 +99,14 @@ def _join_and_part(lines: Lines, evidence: Evidence | None, size: Floats, settin
     have cut in two where they met on a loop is joined last, when crossings no longer close false loops.
     """
     limits = settings.bridge_length, settings.bridge_angle
-    lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence)
+    lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, size)
     if not settings.split_crossings or not len(lines.points):
         return lines
     lines = prune_spurs(lines, settings.prune)
     leave: frozenset[int] = frozenset()
     while True:
         parted, crossings = split_crossings(lines, leave)
-        parted = bridge_gaps(parted, *limits, evidence, settings.bridge_evidence, sides=False)
+        parted = bridge_gaps(parted, *limits, evidence, settings.bridge_evidence, size, sides=False)
         wrong = doubtful(parted, crossings, size)
         if not wrong:
             return parted

@@ -55,16 +55,6 @@ class SectionGraph:
         """Sections (k,) at an end or a branching."""
         return self.n_children != 1
 
-    def ancestors(self) -> list[NDArray[np.int64]]:
-        """The section 1, 2, 4, 8... steps towards the root (each (k,), ``n_sections`` where there is none)."""
-        nowhere = self.n_sections
-        jump = np.append(np.where(self.parent < 0, nowhere, self.parent), nowhere)
-        tables = []
-        for _ in range(int(self.level.max(initial=0)).bit_length()):
-            tables.append(jump[:-1])
-            jump = jump[jump]
-        return tables
-
 
 def section_graph(mask: NDArray, components: NDArray | None = None) -> SectionGraph:
     """Cut every component of a mask into cross-sections.

@@ -65,7 +65,7 @@ def test_invariant_to_flips_and_permutations(segments, radius):
     truth = draw(segments, radius)
     rng = np.random.default_rng(1)
     smooth = ndimage.gaussian_filter(rng.standard_normal(SHAPE), 1.5) * 20
-    for logit in (smooth, smooth + np.where(truth, 3, -3), rng.standard_normal(SHAPE)):
+    for logit in (smooth + np.where(truth, 3, -3), rng.standard_normal(SHAPE)):
         probability = 1 / (1 + np.exp(-logit))
         values = [_value(turn(probability), turn(truth)) for turn in orientations()]
         assert values == pytest.approx([values[0]] * 48, abs=1e-6)
@@ -208,7 +208,7 @@ def test_gradient_against_finite_differences(kind):
     logits = start.clone().requires_grad_()
     loss(logits, target).backward()
     assert (logits.grad != 0).sum() > 20
-    rows = rng.permutation(logits.numel())[:120]
+    rows = rng.permutation(logits.numel())[:60]
     for row in rows:
         step = torch.zeros(logits.numel(), dtype=torch.float64)
         step[row] = 1e-6
@@ -225,7 +225,7 @@ def test_descending_it_mends_gap_and_bridge():
     logits = to_logits(probabilities(wrong)).requires_grad_()
     optimiser = torch.optim.Adam([logits], 0.1)
     loss, target = TASL(), to_target(truth)
-    for _ in range(100):
+    for _ in range(60):
         optimiser.zero_grad()
         loss(logits, target).backward()
         optimiser.step()

@@ -20,7 +20,7 @@ def _value(predicted, truth, **settings):
 
 def _cases():
     rng = np.random.default_rng(0)
-    shape = (20, 22, 24)
+    shape = (14, 15, 16)
     truth = random_tree(1, shape)
     noise = ndimage.gaussian_filter(rng.standard_normal(shape), 1)
     blurred = ndimage.gaussian_filter(truth.astype(float), 0.8)

@@ -50,7 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all scores to this file (default: none)")
     parser.add_argument(
-        "--output", metavar="DIR", type=Path, help="folder for scores.json and scores.csv (default: PRED, for folders)"
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="folder for scores.json, and scores.csv for folders (default: PRED for folders, none for files)",
     )
     parser.add_argument(
         "--spacing",
@@ -112,7 +115,7 @@ def _files(args: argparse.Namespace, options: CaseOptions) -> int:
     for note in scores.notes:
         print(f"note: {note}", file=sys.stderr)
     print(case_table(scores))
-    for path in _json_paths(args):
+    for path in _json_paths(args, args.output):
         write_json(path, content)
     return 0
 
@@ -130,7 +133,7 @@ def _folders(args: argparse.Namespace, options: CaseOptions) -> int:
         print(comparison_table(result, other, (args.pred.name, args.versus.name)))
         failed |= _report_failures(other, args.versus)
     folder = args.output or args.pred
-    for path in {folder / "scores.json", *_json_paths(args)}:
+    for path in _json_paths(args, folder):
         write_json(path, content)
     write_text(folder / "scores.csv", as_csv(result))
     print(f"\nwritten: {folder / 'scores.json'}, {folder / 'scores.csv'}")
@@ -160,8 +163,9 @@ def _tracer(name: str) -> Tracer:
     return tracer
 
 
-def _json_paths(args: argparse.Namespace) -> list[Path]:
-    return [args.json] if args.json else []
+def _json_paths(args: argparse.Namespace, folder: Path | None) -> set[Path]:
+    """Where the scores are wanted as JSON."""
+    return {path for path in (args.json, folder and folder / "scores.json") if path}
 
 
 def _needs_folder(path: Path) -> None:

@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 
 _PIECE = 2.0  # longest piece that a segment is cut into for the KD-tree, in units of the file
 _MOST_PIECES = 4_000_000
+_FIRST = (3, 6, 12, 24)
 _CHUNK = 100_000  # points that a thread handles at a time
 
 
@@ -81,26 +82,36 @@ class SegmentIndex:
         piece = np.zeros(len(points), dtype=np.int64)
         parts = [slice(first, first + _CHUNK) for first in range(0, len(points), _CHUNK)]
         with ThreadPoolExecutor(min(os.cpu_count() or 1, max(len(parts), 1))) as pool:
-            for part, found in zip(parts, pool.map(lambda part: self._nearest(points[part]), parts), strict=True):
+            first = self._enough(points[:: max(len(points) // 300, 1)])
+            found_parts = pool.map(lambda part: self._nearest(points[part], first), parts)
+            for part, found in zip(parts, found_parts, strict=True):
                 distance[part], piece[part] = found
         return distance, self.owner[piece]
 
-    def _nearest(self, points: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    def _enough(self, points: Floats) -> int:
+        """A number of pieces that proves most points at the first go: far from all segments, many are equally near."""
+        for k in _FIRST:
+            if self._ask(points, min(k, len(self.owner)))[2].mean() >= 0.6:
+                return k
+        return _FIRST[-1]
+
+    def _nearest(self, points: Floats, first: int) -> tuple[Floats, NDArray[np.int64]]:
         best = np.full(len(points), np.inf)
         winner = np.zeros(len(points), dtype=np.int64)
         open_points = np.arange(len(points))
-        k = min(3, len(self.owner))
+        k = min(first, len(self.owner))
         while len(open_points):
-            query = points[open_points]
-            to_middle, candidates = self._tree.query(query, k=np.arange(1, k + 1))
-            exact = point_segment_distance(query[:, None], self._starts[candidates], self._ends[candidates])
-            column = np.argmin(exact, axis=1)
-            rows = np.arange(len(query))
-            best[open_points] = exact[rows, column]
-            winner[open_points] = candidates[rows, column]
-            if k == len(self.owner):
-                break
-            proven = to_middle[:, -1] >= best[open_points] + self._reach
+            best[open_points], winner[open_points], proven = self._ask(points[open_points], k)
             open_points = open_points[~proven]
             k = min(4 * k, len(self.owner))
         return best, winner
+
+    def _ask(self, points: Floats, k: int) -> tuple[Floats, NDArray[np.int64], NDArray[np.bool_]]:
+        """Distance to the nearest of the k pieces with the nearest middles, which it is, and whether that is proven."""
+        to_middle, candidates = self._tree.query(points, k=np.arange(1, k + 1))
+        exact = point_segment_distance(points[:, None], self._starts[candidates], self._ends[candidates])
+        column = np.argmin(exact, axis=1)
+        rows = np.arange(len(points))
+        best = exact[rows, column]
+        proven = (to_middle[:, -1] >= best + self._reach) | (k == len(self.owner))
+        return best, candidates[rows, column], proven

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -218,3 +220,8 @@ def test_layout_of_the_seeds_tables(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "47.20/3.20" in next(line for line in lines if line.startswith("nnU-Net"))
     assert any("1.90*/4.10/0.250*" in line for line in lines)
     assert evaluate("--table", "seeds", tmp_path / "NeurINO") == 1
+
+
+def test_starts_without_torch() -> None:
+    words = "import sys, nnunet_neurino.cli.evaluate, nnunet_neurino.cli.trace; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", words], check=False).returncode == 0

@@ -114,7 +114,7 @@ class TrainerSettings:
     bottleneck_loss: bool = False
 
     tasl: Literal["localised", "published"] | None = "localised"
-    tasl_weight: float = 0.5
+    tasl_weight: float = 1.0
     tasl_lambdas: tuple[float, float, float] = (1.0, 0.5, 0.5)
     tasl_warmup_epochs: float = 10.0
 

@@ -116,7 +116,7 @@ def _candidates(
         gap = distance - np.minimum(radii[tip], 2.0) - np.minimum(ends, 2.0)
         own = _bend(tangents[tip], vectors, distance, radii[tip])
         best_side: dict[int, _Bridge] = {}
-        for i in np.flatnonzero(gap <= longest).tolist():
+        for i in np.flatnonzero((gap <= longest) & (own <= (1.0 + _SHORT_LEEWAY) * angle)).tolist():
             other = int(others[i])
             path = points[[tip, other]]
             if degree[other] <= 1:
@@ -149,7 +149,7 @@ def _bend(tangent: Floats | None, vectors: Floats, distance: Floats, radius: flo
 
 def _leeway(gap: float) -> float:
     """How much more a short bridge between two tips may bend: neurites wind, and two fresh ends face each other."""
-    return 1.0 + _SHORT_LEEWAY * float(np.clip((9.0 - gap) / 4.0, 0.0, 1.0))
+    return 1.0 + _SHORT_LEEWAY * min(max((9.0 - gap) / 4.0, 0.0), 1.0)
 
 
 def _turn(a: Floats | None, b: Floats | None) -> float:

@@ -105,6 +105,8 @@ _NOT_IMAGES = (
 
 def first_bytes(path: Path, n: int = 64) -> bytes:
     """Read the first bytes of an image file; refuse what is plainly no image, saying what it is."""
+    if path.exists() and not path.is_file():
+        raise NeurinoError(f"{path}: not an ordinary file; give an image file or a folder of slices")
     try:
         with path.open("rb") as file:
             head = file.read(n)

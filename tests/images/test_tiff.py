@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -223,3 +224,10 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, word: str):
     assert str(path) in str(error.value)
     with pytest.raises(NeurinoError, match="no such file"):
         read_stack(tmp_path / "missing.tif")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
+def test_a_pipe_is_refused_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "a.tif")
+    with pytest.raises(NeurinoError, match="ordinary file"):
+        read_stack(tmp_path / "a.tif")

@@ -14,8 +14,9 @@ from nnunet_neurino.conversion.blocks import Box
 from nnunet_neurino.conversion.placement import inside_share
 from nnunet_neurino.conversion.settings import ConvertSettings
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.findings import Finding
 from nnunet_neurino.images import read_stack
-from nnunet_neurino.swc import Finding, Tree, merge_touching, rasterise, read_swc
+from nnunet_neurino.swc import Tree, merge_touching, rasterise, read_swc
 
 # With fewer nodes inside than this the tracing is another image's, or in another unit; unless it was found to be
 # that of a larger volume.

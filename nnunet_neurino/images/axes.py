@@ -7,8 +7,8 @@ import os
 import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.findings import Finding
 from nnunet_neurino.images.stack import Raw
-from nnunet_neurino.swc import Finding
 
 _KNOWN = "CSTZYX"
 _MEANING = {"C": "channels", "T": "time points", "S": "colours"}

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.findings import Finding
 from nnunet_neurino.images.stack import Raw, Spacing, check_size
-from nnunet_neurino.swc import Finding
 
 SUFFIXES = (".nii", ".nii.gz")
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}

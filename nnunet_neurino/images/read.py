@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.findings import Finding
 from nnunet_neurino.images import nifti, slices, vaa3d
 from nnunet_neurino.images.axes import in_order
 from nnunet_neurino.images.stack import Raw, Stack, check_spacing, first_bytes
-from nnunet_neurino.swc import Finding
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.findings import Finding
 from nnunet_neurino.images.stack import Raw, check_size, first_bytes
 from nnunet_neurino.images.tiff import read_tiff
-from nnunet_neurino.swc import Finding
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 

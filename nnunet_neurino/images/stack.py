@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.swc import Finding
+from nnunet_neurino.findings import Finding
 
 Spacing = tuple[float, float, float]
 

@@ -11,9 +11,9 @@ import numpy as np
 import tifffile
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.findings import Finding
 from nnunet_neurino.images.stack import Raw, check_size
 from nnunet_neurino.images.tiff_spacing import stored_spacing
-from nnunet_neurino.swc import Finding
 
 
 def read_tiff(path: Path, max_bytes: int | None = None) -> Raw:

@@ -9,8 +9,8 @@ from typing import Any
 
 import tifffile
 
+from nnunet_neurino.findings import Finding
 from nnunet_neurino.images.stack import Spacing
-from nnunet_neurino.swc import Finding
 
 # Micrometres in one unit, by the names that ImageJ and OME write.
 MICROMETRES = {

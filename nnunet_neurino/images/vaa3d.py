@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.findings import Finding
 from nnunet_neurino.images.stack import Raw
-from nnunet_neurino.swc import Finding
 
 RAW_KEYS = {b"raw_image_stack_by_hpeng": 4, b"raw5image_stack_by_hpeng": 5}
 PBD_KEY = b"v3d_volume_pkbitdf_encod"

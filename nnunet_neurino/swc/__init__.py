@@ -1,5 +1,6 @@
 """SWC neurons: read, check, mend, resample, rasterise, write. One :class:`Tree` type for the whole house."""
 
+from nnunet_neurino.findings import Finding
 from nnunet_neurino.swc.geometry import (
     flip,
     flip_y,
@@ -14,7 +15,7 @@ from nnunet_neurino.swc.read import inspect_swc, read_swc
 from nnunet_neurino.swc.repair import portable_types, repair_radii
 from nnunet_neurino.swc.shape import crop, prune, resample, sections
 from nnunet_neurino.swc.touching import merge_touching
-from nnunet_neurino.swc.tree import UNITS, Finding, Tree, Unit, parents_first, take
+from nnunet_neurino.swc.tree import UNITS, Tree, Unit, parents_first, take
 from nnunet_neurino.swc.write import write_swc
 
 __all__ = [

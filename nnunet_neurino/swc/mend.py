@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.findings import Finding
 from nnunet_neurino.swc.parse import RawTable
-from nnunet_neurino.swc.tree import Finding, Tree, Unit, circle_nodes, has_repeats, parents_first_order, take
+from nnunet_neurino.swc.tree import Tree, Unit, circle_nodes, has_repeats, parents_first_order, take
 
 #: Findings of one kind that are told line by line; the rest is counted in one more.
 MAX_FINDINGS_A_KIND = 100

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.findings import Finding
 from nnunet_neurino.swc.text import MAX_LINE_BYTES, Notes, blocks_of_lines, open_text, refuse_long_line, show
-from nnunet_neurino.swc.tree import Finding
 
 _MAX_COMMENTS = 1000
 _MISSING = {b"na", b"n/a", b"nan", b"-nan", b"none", b"null", b"?", b"-"}

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.findings import Finding
 from nnunet_neurino.swc.mend import mend
 from nnunet_neurino.swc.parse import parse_swc
 from nnunet_neurino.swc.touching import merge_touching
-from nnunet_neurino.swc.tree import Finding, Tree
+from nnunet_neurino.swc.tree import Tree
 
 MAX_NODES = 5_000_000  # read in about 10 s and 1.5 GB
 

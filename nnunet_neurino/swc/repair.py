@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.findings import Finding
 from nnunet_neurino.swc.shape import sections
-from nnunet_neurino.swc.tree import SOMA, UNDEFINED, Finding, Tree, parents_first_order
+from nnunet_neurino.swc.tree import SOMA, UNDEFINED, Tree, parents_first_order
 
 #: Types that MorphIO reads: SWC's own and its custom ones.
 _KNOWN_TYPES = 20

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.swc.tree import Finding
+from nnunet_neurino.findings import Finding
 
 #: Larger files are refused before they are read.
 MAX_BYTES = 512 * 2**20

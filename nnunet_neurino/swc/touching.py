@@ -10,7 +10,8 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.spatial import cKDTree
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.swc.tree import SOMA, Finding, Tree, parents_first, take
+from nnunet_neurino.findings import Finding
+from nnunet_neurino.swc.tree import SOMA, Tree, parents_first, take
 
 
 def merge_touching(tree: Tree, tolerance: float = 0.0) -> Tree:

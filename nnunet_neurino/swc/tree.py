@@ -7,29 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from nnunet_neurino.findings import Finding
+
 Unit = Literal["voxel", "micrometre", "unknown"]
 UNITS: tuple[Unit, ...] = ("voxel", "micrometre", "unknown")
 #: SWC's structure identifiers that every program agrees on.
 UNDEFINED, SOMA, AXON, DENDRITE, APICAL = 0, 1, 2, 3, 4
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something odd in a file, and what was done about it.
-
-    Attributes:
-        line: line number in the file, counted from 1; 0 when the whole file is meant.
-        what: what was found.
-        mended: what was done about it; empty when nothing had to be done (a note).
-    """
-
-    line: int
-    what: str
-    mended: str = ""
-
-    def __str__(self) -> str:
-        place = f"line {self.line}: " if self.line else ""
-        return f"{place}{self.what}" + (f" -> {self.mended}" if self.mended else "")
 
 
 @dataclass(frozen=True, eq=False)

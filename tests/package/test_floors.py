@@ -16,7 +16,7 @@ FLOOR = {
     **dict.fromkeys(("networks", "losses", "transfer", "tracing", "metrics", "figures"), 3),
     **dict.fromkeys(("skeleton", "synth"), 2),
     **dict.fromkeys(("swc", "images", "__init__"), 1),
-    **dict.fromkeys(("files", "errors", "_startup"), 0),
+    **dict.fromkeys(("files", "findings", "errors", "_startup"), 0),
 }
 # Siblings that may be imported on the same floor, as docs/architecture.md says.
 SIBLINGS = {
@@ -24,7 +24,6 @@ SIBLINGS = {
     ("cli", "diagnosis"),
     ("transfer", "networks"),
     ("metrics", "tracing"),
-    ("images", "swc"),
 }
 KNOW_NNUNET = {"plugin", "cli", "demo", "diagnosis", "trainers", "conversion"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -102,7 +102,11 @@ def split_crossings(lines: Lines, leave: frozenset[int] = frozenset()) -> tuple[
 
 
 def doubtful(lines: Lines, crossings: Crossings, size: Floats) -> frozenset[int]:
-    """Crossings that are not certain and left a piece that is no neuron by itself.
+    """Crossings that left pieces which are hardly two neurons.
+
+    Two pieces are two neurons if one of them is an unbranched fibre, and the crossing is straight or the fibre runs
+    from border to border of the image; or if both can be neurons of their own (a cell body, or two ends at the border)
+    and at least one has a cell body.
 
     Args:
         lines: the lines of :func:`split_crossings`, possibly with more points and edges behind.
@@ -110,26 +114,17 @@ def doubtful(lines: Lines, crossings: Crossings, size: Floats) -> frozenset[int]
         size: (3,) extent of the image in the unit of the lines.
     """
     piece = lines.pieces()
+    count = int(piece.max()) + 1
+    tips = np.bincount(piece[lines.degree() <= 1], minlength=count)
+    ends = np.bincount(piece[tips_at_border(lines, size)], minlength=count)
+    somata = np.bincount(piece[find_somata(lines)], minlength=count) > 0
+    alone = somata | (ends >= 2)
     found = []
-    for zone, (first, second), certain in zip(crossings.zones, piece[crossings.links], crossings.certain, strict=True):
-        if not certain and first != second and not _may_be_two(lines, piece, int(first), int(second), size):
+    for zone, both, certain in zip(crossings.zones, piece[crossings.links], crossings.certain, strict=True):
+        fibre = ((tips[both] == 2) & (certain | (ends[both] == 2))).any()
+        if both[0] != both[1] and not fibre and not (alone[both].all() and somata[both].any()):
             found.append(int(zone))
     return frozenset(found)
-
-
-def _may_be_two(lines: Lines, piece: Ints, first: int, second: int, size: Floats) -> bool:
-    """Whether two pieces can be two neurons.
-
-    Each has a cell body or reaches the image's border twice; or one of them is a fibre from border to border.
-    """
-    tip, at_border = lines.degree() <= 1, tips_at_border(lines, size)
-    with_soma = set(piece[find_somata(lines)].tolist())
-    alone, fibre = [], False
-    for number in (first, second):
-        tips, ends = (int(np.count_nonzero(kind & (piece == number))) for kind in (tip, at_border))
-        alone.append(ends >= 2 or number in with_soma)
-        fibre |= tips == ends == 2
-    return all(alone) or fibre
 
 
 def _at_cell_body(lines: Lines, zone: list[int], somata: Ints) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,9 @@ from nnunet_neurino.skeleton.adjacency import HALF_NEIGHBOURHOOD
 from nnunet_neurino.skeleton.components import label_components
 
 _EPS = 1e-6
-_CROSS = ndimage.generate_binary_structure(3, 1)
+_PAD = 2
+"""Empty voxels around a volume, so that steps of two never leave it."""
+_CROSS = np.array([(0, 0, 0), *(tuple(s * (a == b) for b in range(3)) for a in range(3) for s in (1, -1))])
 _TWO_AWAY = np.array([(2, 0, 0), (0, 2, 0), (0, 0, 2)])
 _TREE_AT_MOST = 20_000
 """Nearest distances: a k-d tree up to so many voxels, a distance transform beyond."""
@@ -40,7 +43,8 @@ def published_terms(
     if canonical:
         predicted, truth = _canonical_orientation(predicted, truth)
     tube_p, tube_t = _tube(predicted), _tube(truth)
-    (n_p, edges_p, length_p), (n_t, edges_t, length_t) = _measure(tube_p), _measure(tube_t)
+    n_p, n_t = len(tube_p.voxels), len(tube_t.voxels)
+    (edges_p, length_p), (edges_t, length_t) = _measure(tube_p), _measure(tube_t)
     node = edge = 0.0
     if n_p and n_t:
         node = (_mean_distance(tube_p, tube_t) + _mean_distance(tube_t, tube_p)) / 2
@@ -50,57 +54,75 @@ def published_terms(
     return node, edge, path
 
 
-def _tube(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    tube = np.zeros(mask.shape, bool)
-    if mask.any():
-        box = ndimage.find_objects(mask.view(np.uint8), 1)[0]
-        inside = np.ascontiguousarray(mask[box])
-        tube[box] = ndimage.binary_dilation(skeletonize(inside, method="lee") > 0, _CROSS) & inside
-    return tube
+@dataclass(frozen=True)
+class _Tube:
+    member: NDArray[np.bool_]
+    """Its voxels in the padded volume."""
+    voxels: NDArray[np.int64]
+    """The same as numbers (n,) in C order of the padded volume."""
 
 
-def _measure(tube: NDArray[np.bool_]) -> tuple[int, int, float]:
-    """Voxels, pairs at distance <= 2, mean voxels of a piece."""
-    n = int(np.count_nonzero(tube))
+def _tube(mask: NDArray[np.bool_]) -> _Tube:
+    member = np.zeros(tuple(s + 2 * _PAD for s in mask.shape), bool)
+    box = _bounding_box(mask)
+    if box is None:
+        return _Tube(member, np.zeros(0, np.int64))
+    allowed = np.zeros_like(member)
+    allowed[_PAD:-_PAD, _PAD:-_PAD, _PAD:-_PAD] = mask
+    thin = np.argwhere(skeletonize(np.ascontiguousarray(mask[box]), method="lee"))
+    strides = _strides(member.shape)
+    around = ((thin + [b.start + _PAD for b in box]) @ strides)[:, None] + _CROSS @ strides
+    member.ravel()[around[allowed.ravel()[around]]] = True
+    return _Tube(member, np.flatnonzero(member))
+
+
+def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...] | None:
+    box = []
+    for axis in range(3):
+        used = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        if len(used) == 0:
+            return None
+        box.append(slice(int(used[0]), int(used[-1]) + 1))
+    return tuple(box)
+
+
+def _strides(shape: tuple[int, ...]) -> NDArray[np.int64]:
+    return np.array([shape[1] * shape[2], shape[2], 1])
+
+
+def _measure(tube: _Tube) -> tuple[int, float]:
+    """Pairs of voxels at distance <= 2, and mean voxels of a piece."""
+    n = len(tube.voxels)
     if n == 0:
-        return 0, 0, 0.0
-    box = ndimage.find_objects(tube.view(np.uint8), 1)[0]
-    tube = np.ascontiguousarray(tube[box])
-    n_edges = sum(int(np.count_nonzero(a & b)) for a, b in (_shifted(tube, s) for s in HALF_NEIGHBOURHOOD))
-    labels, n_pieces = label_components(tube)
-    bridges = []
-    for step in _TWO_AWAY:
-        a, b = _shifted(labels, step)
-        both = (a > 0) & (b > 0)
-        n_edges += int(np.count_nonzero(both))
-        both &= a != b
-        bridges.append(np.stack([a[both], b[both]], 1).astype(np.int64))
-    joined = np.concatenate(bridges)
+        return 0, 0.0
+    strides = _strides(tube.member.shape)
+    steps = np.concatenate([HALF_NEIGHBOURHOOD, _TWO_AWAY]) @ strides
+    n_edges = sum(int(np.count_nonzero(tube.member.ravel()[tube.voxels + step])) for step in steps)
+    labels, n_pieces = label_components(tube.member)
+    own = labels.ravel()[tube.voxels]
+    across = []
+    for step in _TWO_AWAY @ strides:
+        other = labels.ravel()[tube.voxels + step]
+        apart = (other > 0) & (other != own)
+        across.append(np.stack([own[apart], other[apart]], 1).astype(np.int64) - 1)
+    joined = np.concatenate(across)
     if len(joined):
-        links = sparse.coo_matrix(
-            (np.ones(len(joined)), (joined[:, 0] - 1, joined[:, 1] - 1)), shape=(n_pieces, n_pieces)
-        )
+        links = sparse.coo_matrix((np.ones(len(joined)), tuple(joined.T)), shape=(n_pieces, n_pieces))
         n_pieces = csgraph.connected_components(links, directed=False)[0]
-    return n, n_edges, n / n_pieces
+    return n_edges, n / n_pieces
 
 
-def _shifted(volume: NDArray, step: NDArray) -> tuple[NDArray, NDArray]:
-    """Two views of a volume that pair each voxel with the one a step (z, y, x) away."""
-    here = tuple(slice(max(-s, 0), n - max(s, 0)) for s, n in zip(step, volume.shape, strict=True))
-    there = tuple(slice(max(s, 0), n - max(-s, 0)) for s, n in zip(step, volume.shape, strict=True))
-    return volume[here], volume[there]
-
-
-def _mean_distance(of: NDArray[np.bool_], to: NDArray[np.bool_]) -> float:
-    """Mean distance in voxels from the voxels of one mask to the nearest of another; none may be empty."""
-    n = int(np.count_nonzero(of))
-    apart = of & ~to  # all others are at distance 0
-    n_apart = int(np.count_nonzero(apart))
-    if n_apart == 0:
+def _mean_distance(of: _Tube, to: _Tube) -> float:
+    """Mean distance in voxels from the voxels of one tube to the nearest of another; none may be empty."""
+    apart = of.voxels[~to.member.ravel()[of.voxels]]  # all others are at distance 0
+    if len(apart) == 0:
         return 0.0
-    if n_apart + int(np.count_nonzero(to)) > _TREE_AT_MOST:
-        return float(ndimage.distance_transform_edt(~to)[apart].sum()) / n
-    return float(cKDTree(np.argwhere(to)).query(np.argwhere(apart))[0].sum()) / n
+    if len(apart) + len(to.voxels) > _TREE_AT_MOST:
+        total = ndimage.distance_transform_edt(~to.member).ravel()[apart].sum()
+    else:
+        targets, points = (np.stack(np.unravel_index(v, to.member.shape), 1) for v in (to.voxels, apart))
+        total = cKDTree(targets).query(points)[0].sum()
+    return float(total) / len(of.voxels)
 
 
 def _canonical_orientation(

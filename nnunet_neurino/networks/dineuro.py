@@ -215,9 +215,10 @@ class DINeuro(nn.Module):
         """
         sizes = self.levels.sizes([-(-n // s) * s for n, s in zip(input_size, self.levels.totals[-1], strict=True)])
         tokens = voxels(self.encoder.grid(sizes[0]))
-        encoder = tokens * self.size.width * (4 + 9 * self.size.depth)
+        # Measured, as all of nnunet_neurino.trainers.memory is: what is kept of a block, in its units.
+        encoder = tokens * self.size.width * (4 + (8 if self.size.native else 11) * self.size.depth)
         if self.encoder.tubes is not None:
-            encoder += 3 * tokens * (3 * LENGTH + 2 * self.size.width)
+            encoder += tokens * (8 * self.encoder.tubes.length + 2 * self.size.width)
         if isinstance(self.decoder, PyramidDecoder):
             return encoder + self.decoder.feature_map_size([voxels(size) for size in sizes], self.num_classes)
         return encoder + self.decoder.feature_map_size(tokens, self.size.width, sizes[0], self.num_classes)

@@ -112,8 +112,7 @@ class PyramidDecoder(MedNeXtDecoder):
 
     def feature_map_size(self, sizes: Sequence[int], num_classes: int) -> int:
         """Numbers in the feature maps of one patch, for the voxels of each level, full resolution first."""
-        projected = sum(size * width for size, width in zip(sizes[1:], self.plan.widths[1:], strict=True))
-        return super().feature_map_size(sizes, num_classes) + projected + 6 * sizes[0] * self.plan.widths[0]
+        return super().feature_map_size(sizes, num_classes) + 5 * sizes[0] * self.plan.widths[0]
 
 
 def upernet_levels() -> Levels:
@@ -201,8 +200,7 @@ class UPerNetDecoder(nn.Module):
 
     def feature_map_size(self, tokens: int, token_width: int, patch: Sequence[int], num_classes: int) -> int:
         """Numbers in the feature maps of one patch of (z, y, x) voxels with so many tokens."""
-        own = tokens * (token_width * (16 + 16 + 4 + 4 + 1) + self.width * (16 * 14 + 4 * 5 + 8))
-        return own + 2 * voxels(patch) * num_classes
+        return tokens * (17 * token_width + 105 * self.width) + voxels(patch) * num_classes
 
 
 __all__ = ["PATCH", "PyramidDecoder", "UPerNetDecoder", "pyramid_levels", "upernet_levels"]

@@ -218,6 +218,7 @@ class TubeEmbedding(nn.Module):
         gate: float = 0.0,
     ) -> None:
         super().__init__()
+        self.length = length
         self.views = nn.ModuleList(TubeView(channels, width, axis, length, stride, step, controls) for axis in range(3))
         self.mix = nn.Linear(3 * width, width)
         with torch.no_grad():

@@ -109,13 +109,27 @@ PAPER: dict[str, Any] = {
     "tube_gate": 1.0,
 }
 
+DEMO: dict[str, Any] = {
+    "size": "atto",
+    "patch_size": (16, 64, 64),
+    "batch_size": 2,
+    "pretrained": False,
+    "epochs": 8,
+    "iterations": 25,
+    "val_iterations": 2,
+    "lr": 2e-3,
+    "warmup_epochs": 1.0,
+    "ema": 0.98,
+    "tta": False,
+}
+
 # A name is nnUNetTrainerDINeuro, then at most one word of each group, in this order, then an epoch count.
 GROUPS: tuple[dict[str, tuple[str, dict[str, Any]]], ...] = (
     {
         "B": ("DINO's ViT-B/16", {"size": "base"}),
         "v3": ("DINOv3's ViT-S/16", {"size": "small_v3"}),
         "Bv3": ("DINOv3's ViT-B/16", {"size": "base_v3"}),
-        "atto": ("a very small ViT without weights, minutes on a CPU", {"size": "atto", "pretrained": False}),
+        "demo": ("a very small network, minutes on a CPU", DEMO),
     },
     {"paper": ("the literal reading of the paper, gaps filled from TransSeg", PAPER)},
     {

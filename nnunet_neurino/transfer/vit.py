@@ -19,7 +19,7 @@ from nnunet_neurino.networks.tubes import flatten_kernel
 from nnunet_neurino.transfer.inflate import adapt_channels
 from nnunet_neurino.transfer.tensor_files import open_tensors
 from nnunet_neurino.transfer.vit_names import RenamedViT, renamed_vit, vit_of
-from nnunet_neurino.transfer.weights import Weights2D, _checked, find_file, sha256_of
+from nnunet_neurino.transfer.weights import Weights2D, checked_tensor, find_file, sha256_of
 
 VIT_PAGES = {
     "small": "vit_small_patch16_224.dino",
@@ -64,7 +64,7 @@ def read_vit_weights(path: Path, source: str | None = None) -> ViTWeights:
         except NeurinoError as error:
             raise NeurinoError(f"{path}: {error}") from None
         names = [name for parts in found.pieces.values() for name in parts.values()]
-        state = _assembled(found, {name: _checked(tensors.load(name), path, name) for name in names})
+        state = _assembled(found, {name: checked_tensor(tensors.load(name), path, name) for name in names})
     return ViTWeights(size, source or str(path), found.scheme, sha256_of(path), state)
 
 
@@ -143,7 +143,7 @@ def inflate_vit_into(network: nn.Module, weights: Weights2D, rule: str | None = 
         in_channels=encoder.embedding.conv.in_channels,
         rgb=rgb,
         block_depth=encoder.embedding.depth,
-        tube_length=None if encoder.tubes is None else encoder.tubes.views[0].length,  # type: ignore[arg-type]
+        tube_length=None if encoder.tubes is None else encoder.tubes.length,
     )
     own = encoder.state_dict()
     new = {name for name in own if name.startswith(("tubes.mix.", "tubes.gate")) or ".head." in name}

@@ -99,11 +99,12 @@ def read_2d_weights(path: Path, source: str | None = None) -> Weights2D:
             size = size_of(shapes, lambda ours: found.theirs.get(ours, ours))
         except NeurinoError as error:
             raise NeurinoError(f"{path}: {error}") from None
-        state = {ours: _checked(tensors.load(theirs), path, theirs) for ours, theirs in found.theirs.items()}
+        state = {ours: checked_tensor(tensors.load(theirs), path, theirs) for ours, theirs in found.theirs.items()}
     return Weights2D(size, source or str(path), found.scheme, sha256_of(path), state)
 
 
-def _checked(tensor: Tensor, path: Path, name: str) -> Tensor:
+def checked_tensor(tensor: Tensor, path: Path, name: str) -> Tensor:
+    """A weight as float32; ``path`` and ``name`` are for the message where it holds no finite numbers."""
     if not tensor.is_floating_point():
         raise NeurinoError(f"{path}: weight '{name}' holds {tensor.dtype}, expected floating-point numbers")
     tensor = tensor.to(torch.float32, copy=True)

@@ -6,6 +6,7 @@ truth with noise, Dice about 0.9), ``blurred`` noise (half of the volume on, in 
 - Skeleton Recall: thinning and dilating the truth (in the loader) and the recall of it (in the loss).
 - clDice: the soft skeletons of truth and prediction, 10 iterations.
 - networkx: the published TASL as its description says, a graph object of every pair of neighbouring voxels.
+- MiB: most resident memory during ``localised``, the gradient of the logits (two maps) included.
 - step: forward and backward of NeurINO-T with Dice + CE, to which the share refers.
 
 Example: python benchmarks/tasl_cost.py --sides 64 --predictions realistic untrained
@@ -14,6 +15,9 @@ Example: python benchmarks/tasl_cost.py --sides 64 --predictions realistic untra
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
+import gc
 import itertools
 import threading
 import time
@@ -132,8 +136,11 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
 
 
 def extra_memory(call: Callable[[], object]) -> float:
-    """Most resident memory during a call beyond that before it, MiB."""
+    """Most resident memory during a call beyond that before it, MiB (Linux; the logits' gradient included)."""
     process = psutil.Process()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # give free memory back, or its reuse would not be seen
+        ctypes.CDLL(None).malloc_trim(0)
     before = most = process.memory_info().rss
     done = threading.Event()
 

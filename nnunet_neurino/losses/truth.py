@@ -26,7 +26,7 @@ class Truth:
     """Share of each mask voxel in its section's mean (n,); deep voxels count more. Sums to 1 in each section."""
     component_lengths: NDArray[np.int64]
     """Sections of each component; entry 0 is 0."""
-    rim: NDArray[np.int32]
+    rim: NDArray[np.unsignedinteger]
     """Component (from 1) beside each voxel outside the mask, 0 elsewhere; as one flat array."""
     contested: NDArray[np.int64]
     """Voxels beside two components or more, one entry for each further component..."""
@@ -58,7 +58,7 @@ def analyse_truth(mask: NDArray[np.bool_], valid: NDArray[np.bool_] | None = Non
     flat = np.flatnonzero(mask)
     depth = graph.core**2
     share = depth / np.maximum(np.bincount(graph.section, depth, graph.n_sections), 1e-12)[graph.section]
-    label = labels.ravel()[flat].astype(np.int32)
+    label = labels.ravel()[flat].astype(np.min_scalar_type(n_components))
     of_section = np.zeros(graph.n_sections, np.int64)
     of_section[graph.section] = label
     lengths = np.bincount(of_section, minlength=n_components + 1)
@@ -68,12 +68,12 @@ def analyse_truth(mask: NDArray[np.bool_], valid: NDArray[np.bool_] | None = Non
 
 def _surroundings(
     mask: NDArray[np.bool_], flat: NDArray, label: NDArray
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64], NDArray[np.int64]]:
     shape = tuple(s + 2 for s in mask.shape)
     strides = np.array([shape[1] * shape[2], shape[2], 1])
     steps = (np.indices((3, 3, 3)).reshape(3, -1).T - 1) @ strides
     padded = (np.stack(np.unravel_index(flat, mask.shape), 1) + 1) @ strides
-    rim = np.zeros(int(np.prod(shape)), np.int32)
+    rim = np.zeros(int(np.prod(shape)), label.dtype)
     beside = padded[:, None] + steps[None]
     rim[beside] = label[:, None]
     differs = rim[beside] != label[:, None]

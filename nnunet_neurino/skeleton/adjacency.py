@@ -25,11 +25,11 @@ def neighbour_pairs(voxels: NDArray, shape: tuple[int, ...]) -> tuple[NDArray[np
     padded = tuple(s + 2 for s in shape)
     strides = np.array([padded[1] * padded[2], padded[2], 1])
     flat = (voxels + 1) @ strides
-    row_of = np.full(int(np.prod(padded)), -1, np.int64)
+    row_of = np.full(int(np.prod(padded)), -1, np.int32)
     row_of[flat] = np.arange(len(voxels))
     others = row_of[flat[None, :] + (HALF_NEIGHBOURHOOD @ strides)[:, None]]  # (13, n)
     which, first = np.nonzero(others >= 0)
-    return np.stack([first, others[which, first]], 1), HALF_NEIGHBOURHOOD[which]
+    return np.stack([first, others[which, first].astype(np.int64)], 1), HALF_NEIGHBOURHOOD[which]
 
 
 def sparse_adjacency(n: int, pairs: NDArray, weights: NDArray | None = None) -> sparse.csr_matrix:

@@ -2,12 +2,14 @@
 
 1. Stand-in pretraining: a 2D ConvNeXt (timm's) learns to mark neurons in slices of generated stacks.
 2. For every seed NeurINO is trained on other generated stacks, once from scratch and once for every inflation rule with
-   those 2D weights. All of them see the same patches in the same order, and their decoders start from the same numbers.
+   those 2D weights. All of them see the same --window batches again and again, and their decoders start from the same
+   numbers.
 3. The training loss (Dice + cross-entropy over all heads, halved from head to head, mean of the last --window steps) of
    the scratch network at its last step is the mark; the table says after how many steps every rule was below it.
 
 The learning rate rises over a twentieth of the steps and stays, so that no run ends on a better schedule than another
-has at half time. Every finished run is kept as JSON in --output; starting again goes on with the missing ones.
+has at half time. An inflated encoder gets a share of it (--encoder-lr), as the trainers' layer-wise decay gives it.
+Every finished run is kept as JSON in --output; starting again goes on with the missing ones.
 
 Examples:
   python benchmarks/learn.py --quick
@@ -23,6 +25,8 @@ import json
 import platform
 import statistics
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,12 +39,15 @@ from tqdm import tqdm
 
 from nnunet_neurino.files import atomic_path, write_json
 from nnunet_neurino.networks import SIZES, NeurINO
-from nnunet_neurino.synth import SynthVolume, generate, preset
+from nnunet_neurino.synth import SynthSettings, SynthVolume, generate, preset
 from nnunet_neurino.transfer import RULES, default_kernel_depth, inflate
 
 SCRATCH = "scratch"
 SHAPE = (48, 96, 96)
 """Voxels (z, y, x) of the generated stacks."""
+
+DIM = {"photons": 30.0, "puncta": 2000.0, "punctum_light": 20.0, "glowing_cells": 15.0, "glowing_cell_light": 12.0}
+"""What makes the specimen hard; see ``MicroscopeSettings``."""
 
 
 class Stack(NamedTuple):
@@ -51,10 +58,16 @@ class Stack(NamedTuple):
     places: Tensor
 
 
+def specimen() -> SynthSettings:
+    """Dim neurons among specks and glowing cells: brightness alone does not tell what is a neuron."""
+    settings = preset("demo", shape=SHAPE)
+    return replace(settings, microscope=replace(settings.microscope, **DIM))
+
+
 @functools.lru_cache(maxsize=1)
-def stacks_of(count: int, first_seed: int, look: str) -> list[Stack]:
+def stacks_of(count: int, first_seed: int) -> list[Stack]:
     """Generated stacks; the last ones asked for are kept."""
-    settings = preset(look, shape=SHAPE)
+    settings = specimen()
     made = (generate(settings, seed=(first_seed, number)) for number in range(count))
     return [_prepared(volume) for volume in tqdm(made, total=count, desc="stacks", leave=False)]
 
@@ -95,8 +108,10 @@ class Pretrainer(nn.Module):
         super().__init__()
         widths = SIZES[size].widths
         self.encoder = ConvNeXt(depths=SIZES[size].depths, dims=widths, num_classes=0, ls_init_value=0.1)
+        # NeurINO's stem. DINOv3 has seen every magnification and bears the change from 4; this stand-in has not.
+        self.encoder.stem[0].stride, self.encoder.stem[0].padding = (2, 2), (1, 1)
         self.laterals = nn.ModuleList(nn.Conv2d(width, 64, 1) for width in widths)
-        self.head = nn.Sequential(nn.GELU(), nn.Conv2d(64, 2 * 16, 1), nn.PixelShuffle(4))
+        self.head = nn.Sequential(nn.GELU(), nn.Conv2d(64, 2 * 4, 1), nn.PixelShuffle(2))
 
     def forward(self, slices: Tensor) -> Tensor:
         x = self.encoder.stem(slices.expand(-1, 3, -1, -1))
@@ -115,17 +130,13 @@ def pretrained(args: argparse.Namespace) -> dict[str, Tensor]:
         return torch.load(path, weights_only=True)
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    stacks = stacks_of(args.pretrain_stacks, 1_000, args.look)
+    stacks = stacks_of(args.pretrain_stacks, 1_000)
     network = Pretrainer(args.size).to(args.device)
     step_of = _optimiser(network, args.lr, args.pretrain_steps)
     with tqdm(range(args.pretrain_steps), desc="2D pretraining") as bar:
         for step in bar:
-            # Half of the batches magnified: the 3D network takes finer steps over the image than the 2D one.
-            side = 32 if step % 2 else 64
-            images, masks = crops(stacks, (1, side, side), 16, rng)
-            images, masks = images[:, :, 0].to(args.device), masks.to(args.device).float()
-            images = F.interpolate(images, (64, 64), mode="bilinear")
-            masks = F.interpolate(masks, (64, 64), mode="nearest")[:, 0].long()
+            images, masks = crops(stacks, (1, args.patch, args.patch), 16, rng)
+            images, masks = images[:, :, 0].to(args.device), masks[:, 0].to(args.device)
             loss = dice_and_ce(network(images), masks)
             step_of(loss, step)
             bar.set_postfix(loss=f"{loss.item():.3f}")
@@ -135,12 +146,17 @@ def pretrained(args: argparse.Namespace) -> dict[str, Tensor]:
     return state
 
 
-def _optimiser(network: nn.Module, lr: float, steps: int):
-    optimiser = torch.optim.AdamW(network.parameters(), lr, weight_decay=1e-2, fused=True)
+def _optimiser(network: nn.Module, lr: float, steps: int, encoder_share: float = 1.0) -> Callable[[Tensor, int], None]:
+    encoder = {id(parameter) for parameter in network.get_submodule("encoder").parameters()}
+    groups = [
+        {"params": [p for p in network.parameters() if id(p) in encoder], "share": encoder_share},
+        {"params": [p for p in network.parameters() if id(p) not in encoder], "share": 1.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr, weight_decay=1e-2, fused=True)
 
     def step_of(loss: Tensor, step: int) -> None:
         for group in optimiser.param_groups:
-            group["lr"] = lr * min(1.0, (step + 1) / max(1, steps // 20))
+            group["lr"] = lr * group["share"] * min(1.0, (step + 1) / max(1, steps // 20))
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 12.0)
@@ -160,12 +176,13 @@ def train(start: str, seed: int, weights: dict[str, Tensor], args: argparse.Name
     if start != SCRATCH:
         network.encoder.load_state_dict(inflate(weights, start, kernel_depth=depth))
     network.to(args.device).train()
-    step_of = _optimiser(network, args.lr, args.steps)
+    step_of = _optimiser(network, args.lr, args.steps, 1.0 if start == SCRATCH else args.encoder_lr)
     rng = np.random.default_rng(seed)
-    stacks = stacks_of(args.stacks, 2_000 + seed, args.look)
+    stacks = stacks_of(args.stacks, 2_000 + seed)
+    batches = [crops(stacks, (args.patch,) * 3, args.batch, rng) for _ in range(args.window)]
     losses = []
     for step in tqdm(range(args.steps), desc=f"seed {seed}, {start}"):
-        images, masks = crops(stacks, (args.patch,) * 3, args.batch, rng)
+        images, masks = batches[step % len(batches)]
         loss = _deep_loss(network(images.to(args.device)), masks.to(args.device))
         step_of(loss, step)
         losses.append(loss.item())
@@ -213,7 +230,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--output", type=Path, default=Path("learn_runs"), help="folder of finished runs (default: learn_runs)")
     add("--quick", action="store_true", help="the smallest network, few steps, one seed: does it run? (a minute)")
     add("--size", default="tiny", choices=list(SIZES), help="network (default: tiny)")
-    add("--steps", type=int, default=50, help="training steps of every run (default: 50)")
+    add("--steps", type=int, default=100, help="training steps of every run (default: 100)")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     add("--rules", nargs="+", default=list(RULES), choices=RULES, help="inflation rules (default: all)")
     add("--patch", type=int, default=32, help="voxels of a side (default: 32)")
@@ -222,17 +239,22 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--pretrain-steps", type=int, default=300, help="steps of 2D pretraining (default: 300)")
     add("--pretrain-stacks", type=int, default=24, help="generated stacks whose slices it sees (default: 24)")
     add("--lr", type=float, default=1e-3, help="AdamW's learning rate (default: 0.001)")
+    add("--encoder-lr", type=float, default=0.3, help="share of it for an inflated encoder (default: 0.3)")
     add("--norm", default="group", choices=("batch", "group", "layer"), help="decoder's norm (default: group)")
     add("--grn", action="store_true", help="GRN in the decoder (default: none, as released)")
-    add("--look", default="demo", help="preset of the generated stacks (default: demo)")
-    add("--window", type=int, default=10, help="steps over which losses are averaged (default: 10)")
+    add(
+        "--window",
+        type=int,
+        default=10,
+        help="batches of the training set, over which losses are averaged (default: 10)",
+    )
     add("--device", default="cpu", help="default: cpu")
     add("--threads", type=int, default=1, help="of PyTorch on the CPU (default: 1)")
     add("--minutes", type=float, default=float("inf"), help="start no further run after this time (default: never)")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.quick:
-        args.size, args.steps, args.seeds, args.stacks = "atto", 30, [0], 2
+        args.size, args.steps, args.seeds, args.stacks, args.window = "atto", 30, [0], 2, 10
         args.pretrain_steps, args.pretrain_stacks = 60, 4
     return args
 
@@ -261,19 +283,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-_DECIDES = (
-    "size",
-    "steps",
-    "patch",
-    "batch",
-    "stacks",
-    "pretrain_steps",
-    "pretrain_stacks",
-    "lr",
-    "norm",
-    "grn",
-    "look",
-)
+_DECIDES = tuple(["size", "steps", "patch", "batch", "stacks", "pretrain_steps", "pretrain_stacks", "lr", "encoder_lr", "window", "norm", "grn"])
+"""Options that decide what a run gives."""
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -283,7 +283,22 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-_DECIDES = tuple(["size", "steps", "patch", "batch", "stacks", "pretrain_steps", "pretrain_stacks", "lr", "encoder_lr", "window", "norm", "grn"])
+_DECIDES = frozenset(
+    [
+        "size",
+        "steps",
+        "patch",
+        "batch",
+        "stacks",
+        "pretrain_steps",
+        "pretrain_stacks",
+        "lr",
+        "encoder_lr",
+        "window",
+        "norm",
+        "grn",
+    ]
+)
 """Options that decide what a run gives."""
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.trainers.dineuro_settings import settings_for
 from nnunet_neurino.trainers.settings import TrainerSettings
 
 EXAMPLE = "  neurino train 7 3d_fullres 0 --epochs 100 --lr 5e-4 --batch-size 4"
@@ -75,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run ``neurino train``."""
     settings = _settings(args)
-    TrainerSettings().replaced(settings)  # refuses what is wrong before anything heavy is loaded
+    settings_for(args.trainer).replaced(settings)  # refuses what is wrong before anything heavy is loaded
     if args.weights:
         os.environ["NNUNET_NEURINO_WEIGHTS"] = args.weights
     if args.fold != "all" and not args.fold.isdigit():

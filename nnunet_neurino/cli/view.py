@@ -78,6 +78,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", metavar="WEIGHTS", help="with --features: a row with these 2D weights, untrained (neurino weights)"
     )
+    parser.add_argument(
+        "--tubes",
+        metavar="MODEL",
+        type=Path,
+        help="nnU-Net model folder of a DINeuro trainer: the bent lines its embedding samples, over the (first) image. "
+        "nnU-Net opens the checkpoint, which can run code: use models you trust",
+    )
     parser.add_argument("--title", default="Neurons", help="heading of the page (default: Neurons)")
     parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path, required=True, help="page.html, or picture.png for one picture"
@@ -95,8 +102,10 @@ def run(args: argparse.Namespace) -> int:
         raise NeurinoError("nothing to look at: give --image, --truth, --prediction, --tree or --training")
     if args.features and not args.image:
         raise NeurinoError("--features needs --image: features of which image?")
+    if args.tubes and not args.image:
+        raise NeurinoError("--tubes needs --image: tubes over which image?")
     cases = _select(match_cases(sources)) if sources else {}
-    pictures = len(cases) + bool(args.training) + bool(args.features)
+    pictures = len(cases) + bool(args.training) + bool(args.features) + bool(args.tubes)
     if args.output.suffix.lower() == ".png" and pictures != 1:
         raise NeurinoError(f"-o {args.output}: {pictures} pictures do not fit into a PNG file: write a page, .html")
 
@@ -110,6 +119,10 @@ def run(args: argparse.Namespace) -> int:
         drawn.append(_features(args, cases))
         page.heading("Features of the encoder")
         page.figure(drawn[-1], "Three main components of each stage's features as red, green and blue.")
+    if args.tubes:
+        drawn.append(_tubes(args, cases))
+        page.heading("Tubes")
+        page.figure(drawn[-1], "Where the tubes of some tokens take their samples; a dot is the middle of a tube.")
     if not drawn:
         raise NeurinoError("no case could be drawn, nothing was written")
     if args.output.suffix.lower() == ".png":
@@ -169,6 +182,14 @@ def _features(args: argparse.Namespace, cases: dict[str, dict[str, Path]]) -> by
     image = next(files["image"] for files in cases.values() if "image" in files)
     spacing = tuple(args.spacing) if args.spacing else None
     return png_bytes(model_feature_figure(args.features, image, spacing, args.weights))
+
+
+def _tubes(args: argparse.Namespace, cases: dict[str, dict[str, Path]]) -> bytes:
+    from nnunet_neurino.cli.model_tubes import model_tube_figure
+
+    image = next(files["image"] for files in cases.values() if "image" in files)
+    spacing = tuple(args.spacing) if args.spacing else None
+    return png_bytes(model_tube_figure(args.tubes, image, spacing))
 
 
 def _run_name(folder: Path, folders: list[Path]) -> str:

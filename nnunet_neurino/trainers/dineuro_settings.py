@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.settings import TrainerSettings
@@ -41,7 +41,7 @@ class DINeuroSettings(TrainerSettings):
     lr: float = 3e-4
     weight_decay: float = 0.05
     layer_decay: float = 0.8
-    tasl: Any = None
+    tasl: Literal["localised", "published"] | None = None
 
     tubes: bool = True
     decoder: str = "pyramid"
@@ -146,3 +146,8 @@ GROUPS: tuple[dict[str, tuple[str, dict[str, Any]]], ...] = (
     {"EMA": ("a moving average of the weights is validated and saved", {"ema": 0.999})},
     {"NoMirroring": ("no mirroring in training and prediction", {"mirroring": False})},
 )
+
+
+def settings_for(trainer: str) -> TrainerSettings:
+    """What can be set of the trainer of this name, without importing it."""
+    return DINeuroSettings() if trainer.startswith(BASE) else TrainerSettings()

@@ -43,7 +43,9 @@ def model_feature_figure(
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+    from nnunet_neurino.networks import DINeuro
     from nnunet_neurino.transfer import inflate_into, load_2d_weights
+    from nnunet_neurino.transfer.vit import inflate_vit_into, load_vit_weights
 
     folder, fold, checkpoint = _checkpoint(model_folder)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -53,10 +55,11 @@ def model_feature_figure(
     patch, patch_spacing = _patch(predictor, image, spacing)
     untrained = {"random weights": encoder_features(network, patch)}
     if weights is not None:
-        twod = load_2d_weights(weights)
+        is_vit = isinstance(network, DINeuro)
+        twod = load_vit_weights(weights) if is_vit else load_2d_weights(weights)
         if twod is None:
             raise NeurinoError(f"--weights {weights}: no weights; leave the option out")
-        inflate_into(network, twod)
+        (inflate_vit_into if is_vit else inflate_into)(network, twod)
         untrained = {"2D weights, untrained": encoder_features(network, patch), **untrained}
     network.load_state_dict(predictor.list_of_parameters[0])
     rows = {f"trained ({checkpoint})": encoder_features(network, patch), **untrained}

@@ -1,10 +1,11 @@
-"""List, check and convert 2D ConvNeXt weights, such as DINOv3's, which NeurINO's encoder starts from.
+"""List, check and convert 2D weights: a ConvNeXt's, which NeurINO starts from, or (--vit) a ViT's, for DINeuro.
 
 `list` shows what is known and what lies in this machine's Hugging Face cache. `check` reads a source wholly and says
 what it is. `convert` writes it as one small file of the encoder alone, which loads anywhere, without a network.
 
-SOURCE is a size (tiny, small, base, large: DINOv3 from timm's page), the name of a timm model or of a page on the
-Hugging Face hub, a folder of timm or transformers, a .safetensors file, or Meta's original .pth. Nothing in a file is
+SOURCE is a size (tiny, small, base, large: DINOv3; with --vit small, base: DINO, small_v3, base_v3: DINOv3; from
+timm's pages), the name of a timm model or of a page on the Hugging Face hub, a folder of timm or transformers, a
+.safetensors file, or Meta's original .pth. Nothing in a file is
 executed. With HF_HUB_OFFLINE=1 nothing is downloaded. To train with a source, give it to `neurino train --weights`
 or set NNUNET_NEURINO_WEIGHTS to it.
 """
@@ -14,8 +15,12 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_neurino.errors import NeurinoError
+
+if TYPE_CHECKING:
+    from nnunet_neurino.transfer import Weights2D
 
 EXAMPLE = "  neurino weights list"
 
@@ -24,6 +29,8 @@ _LICENCE = (
     "(`hf auth login`, then `hf download PAGE`); what you make from the weights falls under it, too."
 )
 
+_VIT_HELP = "SOURCE is a vision transformer with patches of 16 pixels (default: a ConvNeXt)"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions of ``neurino weights``."""
@@ -31,8 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("list", help="known weights, and which of them are in the Hugging Face cache")
     check = actions.add_parser("check", help="read a source wholly and say what it is")
     check.add_argument("source", metavar="SOURCE", help="see above")
+    check.add_argument("--vit", action="store_true", help=_VIT_HELP)
     convert = actions.add_parser("convert", help="write the encoder of a source as one .safetensors file")
     convert.add_argument("source", metavar="SOURCE", help="see above")
+    convert.add_argument("--vit", action="store_true", help=_VIT_HELP)
     convert.add_argument(
         "-o", "--output", metavar="FILE", type=Path, required=True, help="file to write, ending in .safetensors"
     )
@@ -43,16 +52,19 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "list":
         _list()
     elif args.action == "check":
-        _check(args.source)
+        _check(args.source, args.vit)
     else:
-        _convert(args.source, args.output)
+        _convert(args.source, args.output, args.vit)
     return 0
 
 
 def _list() -> None:
     from nnunet_neurino.networks.convnext import SIZES
+    from nnunet_neurino.networks.vit import VITS
     from nnunet_neurino.transfer import hub
     from nnunet_neurino.transfer.names import expected_shapes
+    from nnunet_neurino.transfer.vit import VIT_PAGES
+    from nnunet_neurino.transfer.vit_names import expected_vit_shapes
 
     print(f"{'size':<6} {'parameters':>11}  {'widths':<20} {'blocks':<11} in cache  pages on the Hugging Face hub")
     for name in hub.DINOV3:
@@ -62,13 +74,25 @@ def _list() -> None:
         here = "yes" if any(hub.cached(page) for page in pages) else "no"
         widths, depths = ("-".join(map(str, numbers)) for numbers in (size.widths, size.depths))
         print(f"{name:<6} {count:>11,}  {widths:<20} {depths:<11} {here:<8}  {', '.join(pages)}")
+    for vit, model in VIT_PAGES.items():
+        size_2d, page = VITS[vit], hub.page_of(model)
+        count = sum(math.prod(shape) for shape in expected_vit_shapes(size_2d).values())
+        here = "yes" if hub.cached(page) else "no"
+        print(
+            f"{'ViT ' + vit:<12} {count:>11,}  {size_2d.width} wide, {size_2d.depth} blocks, --vit  {here:<8}  {page}"
+        )
     print(f"\n{_LICENCE}")
 
 
-def _check(source: str) -> None:
+def _load(source: str, vit: bool) -> Weights2D | None:
     from nnunet_neurino.transfer import load_2d_weights
+    from nnunet_neurino.transfer.vit import load_vit_weights
 
-    weights = load_2d_weights(source)
+    return load_vit_weights(source) if vit else load_2d_weights(source)
+
+
+def _check(source: str, vit: bool) -> None:
+    weights = _load(source, vit)
     if weights is None:
         print("none: training from scratch")
         return
@@ -79,16 +103,15 @@ def _check(source: str) -> None:
     print(f"sha256:       {weights.sha256}")
 
 
-def _convert(source: str, output: Path) -> None:
+def _convert(source: str, output: Path, vit: bool) -> None:
     from safetensors.torch import save_file
 
     from nnunet_neurino.files import atomic_path
-    from nnunet_neurino.transfer import load_2d_weights
     from nnunet_neurino.transfer.weights import as_mapping
 
     if output.suffix != ".safetensors":
         raise NeurinoError(f"{output}: the name of the file to write must end in .safetensors")
-    weights = load_2d_weights(source)
+    weights = _load(source, vit)
     if weights is None:
         raise NeurinoError("none: there is nothing to convert")
     with atomic_path(output) as unfinished:

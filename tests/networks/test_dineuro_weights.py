@@ -208,3 +208,24 @@ def test_pickles_are_not_executed(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps({"cls_token": Path}))
     with pytest.raises(NeurinoError, match="nothing was executed"):
         load_vit_weights(path)
+
+
+def test_the_weights_command_reads_and_converts_vits(
+    twin_state: tuple[str, dict[str, Tensor]], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    from nnunet_neurino.cli.main import main
+
+    vit, state = twin_state
+    source, target = tmp_path / "vit.safetensors", tmp_path / "own.safetensors"
+    save_file(state, source)
+    assert main(["weights", "check", "--vit", str(source)]) == 0
+    assert f"ViT {vit}" in capsys.readouterr().out
+    assert main(["weights", "convert", "--vit", str(source), "-o", str(target)]) == 0
+    before, after = load_vit_weights(source), load_vit_weights(target)
+    assert after.scheme == "nnunet_neurino"
+    assert all(torch.equal(tensor, before.state[name]) for name, tensor in after.state.items())
+    assert main(["weights", "check", str(source)]) == 1
+    assert "no ConvNeXt encoder" in capsys.readouterr().err
+    assert main(["weights", "list"]) == 0
+    printed = capsys.readouterr().out
+    assert all(page in printed for page in VIT_PAGES.values())

@@ -165,8 +165,10 @@ def build(variant: str, seed: int, weights: dict[str, Tensor], args: argparse.Na
     return network
 
 
-def run(variant: str, seed: int, weights: dict[str, Tensor], args: argparse.Namespace) -> dict[str, Any]:
-    """Train and test one variant."""
+def train(
+    variant: str, seed: int, weights: dict[str, Tensor], args: argparse.Namespace
+) -> tuple[DINeuro, list[float], float]:
+    """The trained network of one variant, its losses, and seconds a step."""
     network = build(variant, seed, weights, args).to(args.device).train()
     rng = np.random.default_rng(seed)
     data = stacks(args.stacks, 2_000 + seed, args.look, args.shape)
@@ -183,7 +185,12 @@ def run(variant: str, seed: int, weights: dict[str, Tensor], args: argparse.Name
             total += 0.5**head
         step_of(loss / total, step)
         losses.append(loss.item() / total)
-    seconds = (time.perf_counter() - began) / args.steps
+    return network, losses, (time.perf_counter() - began) / args.steps
+
+
+def run(variant: str, seed: int, weights: dict[str, Tensor], args: argparse.Namespace) -> dict[str, Any]:
+    """Train and test one variant."""
+    network, losses, seconds = train(variant, seed, weights, args)
     gate = None if network.encoder.tubes is None else network.encoder.tubes.gate.detach().abs().mean().item()
     dice = held_out_dice(network, stacks(args.test_stacks, 3_000, args.look, args.shape), args.device)
     return {"dice": dice, "losses": losses, "seconds_a_step": seconds, "gate": gate}
@@ -200,6 +207,20 @@ def held_out_dice(network: DINeuro, data: Stacks, device: str) -> float:
         found, truth = found + int(prediction.sum()), truth + int(mask.sum())
         common += int((prediction * mask).sum())
     return 2 * common / max(1, found + truth)
+
+
+def draw(path: Path, weights: dict[str, Tensor], args: argparse.Namespace) -> None:
+    """Train `center, open` and draw the tubes of its brightest tokens on a held-out stack."""
+    from nnunet_neurino.figures import png_bytes
+    from nnunet_neurino.figures.tubes import brightest_tokens, tube_figure, tube_lines
+
+    network, _, _ = train("center, open", args.seeds[0], weights, args)
+    ((image, _),) = stacks(1, 3_000, args.look, args.shape)
+    patch = image.numpy()
+    lines = tube_lines(network.eval(), patch[None])
+    figure = tube_figure(patch, lines, brightest_tokens(patch, lines[0].shape[:3], 5), SPACING)
+    with atomic_path(path) as unfinished:
+        unfinished.write_bytes(png_bytes(figure))
 
 
 def table(runs: dict[str, dict[int, dict[str, Any]]]) -> str:
@@ -243,6 +264,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="cpu", help="default: cpu")
     add("--threads", type=int, default=1, help="of PyTorch on the CPU (default: 1)")
     add("--minutes", type=float, default=float("inf"), help="start no further run after this time (default: never)")
+    add("--picture", metavar="PNG", type=Path, help="only train one variant with open tubes and draw them")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     args.patch, args.shape = tuple(args.patch), tuple(args.shape)
@@ -272,6 +294,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     began = time.monotonic()
     weights = pretrained(args)
+    if args.picture:
+        draw(args.picture, weights, args)
+        return 0
     what = json.loads(json.dumps({key: getattr(args, key) for key in _DECIDES}))
     runs: dict[str, dict[int, dict[str, Any]]] = {variant: {} for variant in args.variants}
     for seed in args.seeds:

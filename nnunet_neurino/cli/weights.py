@@ -5,9 +5,8 @@ what it is. `convert` writes it as one small file of the encoder alone, which lo
 
 SOURCE is a size (tiny, small, base, large: DINOv3; with --vit small, base: DINO, small_v3, base_v3: DINOv3; from
 timm's pages), the name of a timm model or of a page on the Hugging Face hub, a folder of timm or transformers, a
-.safetensors file, or Meta's original .pth. Nothing in a file is
-executed. With HF_HUB_OFFLINE=1 nothing is downloaded. To train with a source, give it to `neurino train --weights`
-or set NNUNET_NEURINO_WEIGHTS to it.
+.safetensors file, or Meta's original .pth. Nothing in a file is executed. With HF_HUB_OFFLINE=1 nothing is downloaded.
+To train with a source, give it to `neurino train --weights` or set NNUNET_NEURINO_WEIGHTS to it.
 """
 
 from __future__ import annotations

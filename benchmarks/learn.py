@@ -2,13 +2,13 @@
 
 1. Stand-in pretraining: a 2D ConvNeXt (timm's) learns to mark neurons in slices of generated stacks.
 2. For every seed NeurINO is trained on other generated stacks, once from scratch and once for every inflation rule with
-   those 2D weights. All of them see the same --window batches again and again, and their decoders start from the same
-   numbers.
+   those 2D weights. All see the same fresh patches in the same order, their decoders start from the same numbers, and
+   all have the same learning rate: only the start of the encoder differs.
 3. The training loss (Dice + cross-entropy over all heads, halved from head to head, mean of the last --window steps) of
    the scratch network at its last step is the mark; the table says after how many steps every rule was below it.
 
 The learning rate rises over a twentieth of the steps and stays, so that no run ends on a better schedule than another
-has at half time. An inflated encoder gets a share of it (--encoder-lr), as the trainers' layer-wise decay gives it.
+has at half time. The horizon matters: in its first 50 steps or so a fresh decoder limits every start alike.
 Every finished run is kept as JSON in --output; starting again goes on with the missing ones.
 
 Examples:
@@ -179,10 +179,10 @@ def train(start: str, seed: int, weights: dict[str, Tensor], args: argparse.Name
     step_of = _optimiser(network, args.lr, args.steps, 1.0 if start == SCRATCH else args.encoder_lr)
     rng = np.random.default_rng(seed)
     stacks = stacks_of(args.stacks, 2_000 + seed)
-    batches = [crops(stacks, (args.patch,) * 3, args.batch, rng) for _ in range(args.window)]
+    batches = [crops(stacks, (args.patch,) * 3, args.batch, rng) for _ in range(args.steps)]
     losses = []
     for step in tqdm(range(args.steps), desc=f"seed {seed}, {start}"):
-        images, masks = batches[step % len(batches)]
+        images, masks = batches[step]
         loss = _deep_loss(network(images.to(args.device)), masks.to(args.device))
         step_of(loss, step)
         losses.append(loss.item())
@@ -230,24 +230,19 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--output", type=Path, default=Path("learn_runs"), help="folder of finished runs (default: learn_runs)")
     add("--quick", action="store_true", help="the smallest network, few steps, one seed: does it run? (a minute)")
     add("--size", default="tiny", choices=list(SIZES), help="network (default: tiny)")
-    add("--steps", type=int, default=100, help="training steps of every run (default: 100)")
+    add("--steps", type=int, default=300, help="training steps of every run (default: 300)")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     add("--rules", nargs="+", default=list(RULES), choices=RULES, help="inflation rules (default: all)")
     add("--patch", type=int, default=32, help="voxels of a side (default: 32)")
     add("--batch", type=int, default=2, help="patches a step (default: 2)")
-    add("--stacks", type=int, default=8, help="generated stacks to train on (default: 8)")
-    add("--pretrain-steps", type=int, default=300, help="steps of 2D pretraining (default: 300)")
-    add("--pretrain-stacks", type=int, default=24, help="generated stacks whose slices it sees (default: 24)")
+    add("--stacks", type=int, default=16, help="generated stacks to train on (default: 16)")
+    add("--pretrain-steps", type=int, default=1000, help="steps of 2D pretraining (default: 1000)")
+    add("--pretrain-stacks", type=int, default=40, help="generated stacks whose slices it sees (default: 40)")
     add("--lr", type=float, default=1e-3, help="AdamW's learning rate (default: 0.001)")
-    add("--encoder-lr", type=float, default=0.3, help="share of it for an inflated encoder (default: 0.3)")
+    add("--encoder-lr", type=float, default=1.0, help="share of it for an inflated encoder (default: 1)")
     add("--norm", default="group", choices=("batch", "group", "layer"), help="decoder's norm (default: group)")
     add("--grn", action="store_true", help="GRN in the decoder (default: none, as released)")
-    add(
-        "--window",
-        type=int,
-        default=10,
-        help="batches of the training set, over which losses are averaged (default: 10)",
-    )
+    add("--window", type=int, default=30, help="steps over which losses are averaged (default: 30)")
     add("--device", default="cpu", help="default: cpu")
     add("--threads", type=int, default=1, help="of PyTorch on the CPU (default: 1)")
     add("--minutes", type=float, default=float("inf"), help="start no further run after this time (default: never)")

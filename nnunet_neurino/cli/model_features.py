@@ -47,12 +47,12 @@ def model_feature_figure(
     from nnunet_neurino.transfer import inflate_into, load_2d_weights
     from nnunet_neurino.transfer.vit import inflate_vit_into, load_vit_weights
 
-    folder, fold, checkpoint = _checkpoint(model_folder)
+    folder, fold, checkpoint = find_checkpoint(model_folder)
     with contextlib.redirect_stdout(io.StringIO()):
         predictor = nnUNetPredictor(device=torch.device(device), verbose=False, allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(str(folder), use_folds=(fold,), checkpoint_name=checkpoint)
         network = _untrained(predictor).to(device)
-    patch, patch_spacing = _patch(predictor, image, spacing)
+    patch, patch_spacing = preprocessed_patch(predictor, image, spacing)
     untrained = {"random weights": encoder_features(network, patch)}
     if weights is not None:
         is_vit = isinstance(network, DINeuro)
@@ -84,7 +84,7 @@ def _untrained(predictor: nnUNetPredictor) -> nn.Module:
     )
 
 
-def _checkpoint(folder: Path) -> tuple[Path, str, str]:
+def find_checkpoint(folder: Path) -> tuple[Path, str, str]:
     """Model folder, fold and checkpoint file to look into: the best there is of the first fold."""
     folder = folder.resolve()
     if folder.name.startswith("fold_"):
@@ -100,7 +100,7 @@ def _checkpoint(folder: Path) -> tuple[Path, str, str]:
     raise NeurinoError(f"{folder}: no fold with a checkpoint in it yet: train first")
 
 
-def _patch(
+def preprocessed_patch(
     predictor: nnUNetPredictor, image: Path, spacing: tuple[float, float, float] | None
 ) -> tuple[NDArray[np.float32], tuple[float, ...]]:
     """A preprocessed part (channels, z, y, x) of the image: all of it, or the brightest part of a large one."""

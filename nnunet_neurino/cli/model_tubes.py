@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from nnunet_neurino.cli.model_features import _checkpoint, _patch
+from nnunet_neurino.cli.model_features import find_checkpoint, preprocessed_patch
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.figures.tubes import brightest_tokens, tube_figure, tube_lines
 
@@ -32,7 +32,7 @@ def model_tube_figure(
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    folder, fold, checkpoint = _checkpoint(model_folder)
+    folder, fold, checkpoint = find_checkpoint(model_folder)
     with contextlib.redirect_stdout(io.StringIO()):
         predictor = nnUNetPredictor(device=torch.device(device), verbose=False, allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(str(folder), use_folds=(fold,), checkpoint_name=checkpoint)
@@ -40,7 +40,7 @@ def model_tube_figure(
     network.load_state_dict(predictor.list_of_parameters[0])
     if getattr(getattr(network, "encoder", None), "tubes", None) is None:
         raise NeurinoError(f"{folder}: the model has no tubes: --tubes is for models of DINeuro trainers with tubes")
-    patch, patch_spacing = _patch(predictor, image, spacing)
+    patch, patch_spacing = preprocessed_patch(predictor, image, spacing)
     lines = tube_lines(network, patch)
     tokens = brightest_tokens(patch[0], lines[0].shape[:3], count)
     gate = network.encoder.tubes.gate.abs().mean().item()

@@ -20,10 +20,12 @@ _ISLAND = 16.0
 class FalseVoxels:
     """Voxels predicted beyond the truth, and how much each adds to the three terms if it is fully believed."""
 
-    flat: NDArray[np.int64]
+    flat: NDArray[np.int32]
     """Number of each voxel (n,) in C order of the volume."""
+    kind: NDArray[np.int32]
+    """Column of ``charge`` that holds for each voxel (n,)."""
     charge: NDArray[np.float32]
-    """What each adds to the node, edge and path terms (3, n)."""
+    """What a voxel of each kind adds to the node, edge and path terms (3, kinds)."""
 
 
 def find_false_voxels(predicted: NDArray[np.bool_], truth: Truth) -> FalseVoxels:
@@ -39,40 +41,39 @@ def find_false_voxels(predicted: NDArray[np.bool_], truth: Truth) -> FalseVoxels
         predicted: voxels believed to be of the class (z, y, x).
         truth: the analysed truth.
     """
-    false = predicted & ~truth.mask
+    false = predicted > truth.mask
     if truth.valid is not None:
         false &= truth.valid
     labels, n = label_components(false)
-    flat = np.flatnonzero(false)
-    piece = labels.ravel()[flat].astype(np.int64)
-    beside = truth.rim[flat]
-    critical = beside == 0
     if n == 0:
-        return FalseVoxels(flat, np.zeros((3, 0), np.float32))
-    n_far = np.bincount(piece[critical], minlength=n + 1)
+        return FalseVoxels(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((3, 0), np.float32))
+    around, critical = labels.ravel(), false.ravel()  # ``critical`` takes the place of ``false``: memory
+    critical &= truth.rim == 0
+    n_far = np.bincount(around[critical], minlength=n + 1)
     touched, contacts, joined = _contacts(labels, n, truth)
-    disputed = np.isin(flat, truth.contested) if len(truth.contested) else np.zeros(len(flat), bool)
-    critical |= disputed
-    n_critical = np.bincount(piece[critical], minlength=n + 1)
+    critical[truth.contested] = around[truth.contested] > 0
     # A bridge across a cleft of two voxels has no voxel off both surfaces: then all of it is critical.
-    critical |= (n_critical[piece] == 0) & (joined[piece] > 0)
-    n_critical = np.maximum(np.bincount(piece[critical], minlength=n + 1), 1)
+    all_critical = (np.bincount(around[critical], minlength=n + 1) == 0) & (joined > 0)
+    if all_critical.any():
+        critical |= all_critical[around]
+    n_critical = np.maximum(np.bincount(around[critical], minlength=n + 1), 1)
 
-    flat, piece = flat[critical], piece[critical]
-    far = truth.rim[flat] == 0
     reference = truth.reference_length
     length = np.where(n_far > 0, np.where(touched > 0, _END, _ISLAND) + n_far / truth.section_size, 0.0)
     extra = np.where(n_far > 0, contacts, 0)
-    per_piece = np.stack(
+    far = np.stack(
         [
             length / np.maximum(n_far, 1) / (reference + length.sum()),
             extra / n_critical / (truth.graph.n_edges + 1 + extra.sum()),
             joined / n_critical / max(reference, joined.sum()),
         ]
     ).astype(np.float32)
-    charge = per_piece[:, piece]
-    charge[0, ~far] = 0
-    return FalseVoxels(flat, charge)
+    at_surface = far.copy()
+    at_surface[0] = 0
+    flat = np.flatnonzero(critical).astype(np.int32)
+    kind = around[flat].astype(np.int32)
+    kind[truth.rim[flat] > 0] += n + 1
+    return FalseVoxels(flat, kind, np.concatenate([far, at_surface], 1))
 
 
 def _contacts(

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.losses.faults import find_false_voxels
-from nnunet_neurino.losses.gather import probabilities
-from nnunet_neurino.losses.localised import Graded, graph_terms
+from nnunet_neurino.losses.gather import Charged, Place, gather
+from nnunet_neurino.losses.localised import graph_terms
 from nnunet_neurino.losses.published import published_terms
 from nnunet_neurino.losses.truth import Truth, analyse_truth
 
@@ -106,14 +106,15 @@ class TASL(nn.Module):
         prepared, self._prepared = self._prepared, None
         truths = prepared.result() if prepared else self._analyse(_to_numpy(target), logits.shape[1])
         predicted = _to_numpy(self._predicted(logits))
-        parts = [Graded(b, c, truth, find_false_voxels(predicted[b, c], truth)) for b, c, truth in truths]
-        first = 0 if self.regions else 1
-        places = [
-            (part.sample, part.class_ + first, torch.as_tensor(voxels).to(logits.device))
-            for part in parts
-            for voxels in (part.truth.flat, part.false.flat)
-        ]
-        return graph_terms(parts, probabilities(logits, places, self.regions, _accurate(logits)))
+        dtype, device, first = _accurate(logits), logits.device, 0 if self.regions else 1
+        places, charged = [], []
+        for b, c, truth in truths:
+            false = find_false_voxels(predicted[b, c], truth)
+            places.append(Place(b, c + first, torch.as_tensor(truth.flat).to(device)))
+            flat, kind, charge = (torch.as_tensor(a).to(device) for a in (false.flat, false.kind, false.charge))
+            charged.append(Charged(Place(b, c + first, flat), kind, charge.to(dtype)))
+        found, false_terms = gather(logits, places, charged, self.regions, dtype)
+        return graph_terms([truth for _, _, truth in truths], found, false_terms)
 
     def _published(self, logits: Tensor, target: Tensor) -> Tensor:
         predicted = _to_numpy(self._predicted(logits))

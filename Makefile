@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml setup.cfg setup.py nnunet_neurino.pth nnunet_neurino.st
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 		{ echo "python3 -m venv failed: install the venv module (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }
 	@echo "Installing into $(VENV): PyTorch alone is several GB, this takes a few minutes the first time."
-	$(PIP) install --quiet --editable '.[dev]' || \
+	@$(PIP) install --quiet --editable '.[dev]' || \
 		{ echo "The installation stopped (network or disk?). Run make again: what is downloaded is kept."; exit 1; }
 	@touch $@
 

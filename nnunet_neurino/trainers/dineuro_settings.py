@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.trainers.settings import TrainerSettings
+from nnunet_neurino.trainers.settings import BRIEF, TrainerSettings
 
 BASE = "nnUNetTrainerDINeuro"
 DECODERS = ("pyramid", "upernet")
@@ -109,19 +109,7 @@ PAPER: dict[str, Any] = {
     "tube_gate": 1.0,
 }
 
-DEMO: dict[str, Any] = {
-    "size": "atto",
-    "patch_size": (16, 64, 64),
-    "batch_size": 2,
-    "pretrained": False,
-    "epochs": 8,
-    "iterations": 25,
-    "val_iterations": 2,
-    "lr": 2e-3,
-    "warmup_epochs": 1.0,
-    "ema": 0.98,
-    "tta": False,
-}
+DEMO: dict[str, Any] = BRIEF | {"patch_size": (16, 64, 64)}
 
 # A name is nnUNetTrainerDINeuro, then at most one word of each group, in this order, then an epoch count.
 GROUPS: tuple[dict[str, tuple[str, dict[str, Any]]], ...] = (

@@ -159,6 +159,20 @@ class TrainerSettings:
 
 VIT_SIZES = ("small", "base", "small_v3", "base_v3", "atto", "atto_v3")
 SIZES = {"neurino": ("tiny", "small", "base", "large", "atto"), "mednext": ("S", "B", "M", "L"), "dineuro": VIT_SIZES}
+BRIEF: dict[str, Any] = {
+    "size": "atto",
+    "batch_size": 2,
+    "pretrained": False,
+    "epochs": 8,
+    "iterations": 25,
+    "val_iterations": 2,
+    "lr": 2e-3,
+    "warmup_epochs": 1.0,
+    "ema": 0.98,
+    "tta": False,
+}
+"""What the demo trainers of all networks have in common: minutes on a CPU."""
+
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "network": tuple(SIZES),
     "stem_stride": (2, 4),

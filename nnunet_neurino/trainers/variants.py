@@ -17,7 +17,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunet_neurino.trainers import dineuro_settings
 from nnunet_neurino.trainers.dineuro_settings import DINeuroSettings
 from nnunet_neurino.trainers.neurino import NeurINOTrainer
-from nnunet_neurino.trainers.settings import TrainerSettings
+from nnunet_neurino.trainers.settings import BRIEF, TrainerSettings
 
 BASE = "nnUNetTrainerNeurINO"
 PACKAGE = "nnunet_neurino.trainers"
@@ -45,19 +45,7 @@ PAPER: dict[str, Any] = {
     "tasl_lambdas": (1.0, 0.5, 0.5),
     "tasl_warmup_epochs": 0.0,
 }
-DEMO: dict[str, Any] = {
-    "size": "atto",
-    "patch_size": (32, 32, 32),
-    "batch_size": 2,
-    "pretrained": False,
-    "epochs": 8,
-    "iterations": 25,
-    "val_iterations": 2,
-    "lr": 2e-3,
-    "warmup_epochs": 1.0,
-    "ema": 0.98,
-    "tta": False,
-}
+DEMO: dict[str, Any] = BRIEF | {"patch_size": (32, 32, 32)}
 RELEASED: dict[str, Any] = PAPER | {"grn": False, "patch_size": (64, 64, 64), "tasl_lambdas": (1.0, 0.5, 0.2)}
 
 # A name is nnUNetTrainerNeurINO, then at most one word of each group, in this order, then an epoch count.

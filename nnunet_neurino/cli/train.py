@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.trainers.dineuro_settings import settings_for
+from nnunet_neurino.trainers.families import settings_for
 from nnunet_neurino.trainers.settings import TrainerSettings
 
 EXAMPLE = "  neurino train 7 3d_fullres 0 --epochs 100 --lr 5e-4 --batch-size 4"

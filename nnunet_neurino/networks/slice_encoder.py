@@ -19,7 +19,7 @@ _SAMPLE = 2**20
 _TOKENS_AT_ONCE = 8192
 
 
-def brightness(volume: Tensor) -> Tensor:
+def brightness(volume: Tensor, ends: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Intensities from 0 to 1: clipped to the percentiles 0.5 and 99.5 of each channel of each volume.
 
     Voxels that are exactly 0 do not count: nnU-Net continues normalised images with zeros, and masks with them. Of very
@@ -27,8 +27,9 @@ def brightness(volume: Tensor) -> Tensor:
 
     Args:
         volume: (N, C, z, y, x).
+        ends: what becomes 0 and 1, from ``brightness_range`` of what the volume is a part of; None: of the volume.
     """
-    low, high = brightness_range(volume)
+    low, high = brightness_range(volume) if ends is None else ends
     return ((volume - low) / (high - low)).clamp(0, 1)
 
 
@@ -57,6 +58,9 @@ class SliceEncoder(nn.Module):
         layers: which blocks' tokens to give, from 0, rising, the last one among them; they are concatenated.
         magnify: slices are enlarged by this first, so that a token stands for 16 / magnify voxels.
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, size: ViTSize, layers: Sequence[int], magnify: int = 2) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.geometry import Triple, voxels
-from nnunet_neurino.networks.slice_encoder import SliceEncoder, brightness
+from nnunet_neurino.networks.slice_encoder import SliceEncoder, brightness, brightness_range
 from nnunet_neurino.networks.two_pass import Windows
 from nnunet_neurino.networks.vit import PATCH, vit_by_name
 from nnunet_neurino.networks.window_decoder import WindowDecoder
@@ -135,15 +135,10 @@ class DINOWindow(nn.Module):
         nnU-Net's planners compare it with that of a network whose memory they know. Two copies of the logits and the
         image are kept for the whole volume, everything else for one window at a time.
         """
-        cells = self.window[0] * voxels((1, *self.window[1:])) // (PATCH // self.encoder.magnify) ** 2
-        one_window = cells * (2 * self.encoder.width * self.in_channels)
-        cell, channels = PATCH // self.encoder.magnify, 128
-        factor = 1
-        while cell > 1:
-            channels, cell = max(16, channels // 2), cell // 2
-            one_window += 3 * cells * factor * channels
-            factor *= 4
-        return one_window + voxels(input_size) * (2 * self.num_classes + self.in_channels + 2)
+        cell = PATCH // self.encoder.magnify
+        tokens = voxels((self.window[0], self.window[1] // cell, self.window[2] // cell))
+        whole = voxels(input_size) * (2 * self.num_classes + self.in_channels + 2)
+        return self.decoder.feature_map_size(tokens) + whole
 
 
 class ImageWindows:
@@ -153,17 +148,22 @@ class ImageWindows:
         network: whose encoder is used.
         image: (N, C, z, y, x).
         grid: of the image.
+        ends: darkest and brightest of each image, from ``brightness_range``; None finds them out.
     """
 
-    def __init__(self, network: DINOWindow, image: Tensor, grid: WindowGrid) -> None:
+    def __init__(
+        self, network: DINOWindow, image: Tensor, grid: WindowGrid, ends: tuple[Tensor, Tensor] | None = None
+    ) -> None:
         self.grid = grid
         self._network = network
+        self._image = image
         with torch.no_grad():
-            self._brightness = brightness(image)
+            self._ends = brightness_range(image) if ends is None else ends
 
     def tokens(self, number: int) -> Tensor:
         """Of window ``number``: (N, tokens' numbers, d, y', x')."""
-        return self._network.tokens(self.grid.cut(self._brightness, number))
+        with torch.no_grad():
+            return self._network.tokens(brightness(self.grid.cut(self._image, number), self._ends))
 
 
 def checked_window(window: Sequence[int], magnify: int) -> Triple:

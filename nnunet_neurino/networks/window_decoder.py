@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from nnunet_neurino.networks.geometry import Triple
 from nnunet_neurino.networks.window_grid import WindowGrid
 
 _GROUPS = 8
+_NARROWEST = 16
 
 
 class DepthEmbedding(nn.Module):
@@ -50,13 +52,13 @@ class WindowArm(nn.Module):
         super().__init__()
         self.cell = cell
         self.reduce = nn.Conv3d(width, channels, 1)
-        self.stages = nn.ModuleList()
+        widths = [channels]
         for _ in range(int(math.log2(cell))):
-            wide, channels = channels, max(16, channels // 2)
-            conv = nn.Conv3d(wide, channels, 3, padding=1, bias=False)
-            self.stages.append(nn.Sequential(conv, nn.GroupNorm(_GROUPS, channels), nn.GELU()))
+            widths.append(max(_NARROWEST, widths[-1] // 2))
+        self.widths = tuple(widths)
+        self.stages = nn.ModuleList(_stage(wide, narrow) for wide, narrow in pairwise(widths))
         self.dropout = nn.Dropout3d(dropout)
-        self.seg_layers = nn.ModuleList([nn.Conv3d(channels, num_classes, 1)])
+        self.seg_layers = nn.ModuleList([nn.Conv3d(widths[-1], num_classes, 1)])
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.reduce(tokens)
@@ -64,6 +66,16 @@ class WindowArm(nn.Module):
             x = stage(x if number == 0 else _doubled(x))
         # The last doubling comes behind the last layer: the two can change places, and logits are few.
         return _doubled(self.seg_layers[0](self.dropout(x)))
+
+    def feature_map_size(self, tokens: int) -> int:
+        """Numbers in the feature maps of one window of so many tokens."""
+        maps = sum(4**level * 4 * width for level, width in enumerate(self.widths[1:]))
+        return tokens * (self.widths[0] + maps)
+
+
+def _stage(wide: int, narrow: int) -> nn.Sequential:
+    conv = nn.Conv3d(wide, narrow, 3, padding=1, bias=False)
+    return nn.Sequential(conv, nn.GroupNorm(math.gcd(_GROUPS, narrow), narrow), nn.GELU())
 
 
 def _doubled(volume: Tensor) -> Tensor:
@@ -131,6 +143,12 @@ class WindowDecoder(nn.Module):
         arm = self.arms[0 if self.positions is None else number]
         logits = arm(self.depth_embedding(tokens, grid.depths(number)))
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+    def feature_map_size(self, tokens: int) -> int:
+        """Numbers in the feature maps of one window of so many tokens."""
+        arm = self.arms[0]
+        assert isinstance(arm, WindowArm)
+        return 2 * tokens * arm.reduce.in_channels + arm.feature_map_size(tokens)
 
     def whole(self, logits: Tensor) -> Tensor:
         """What is done with the logits (N, classes, z, y, x) of the whole volume."""

@@ -93,7 +93,8 @@ class WindowGrid:
 
     def inside(self, piece: Tensor, number: int) -> Tensor:
         """The part of a window (..., z, y, x) that lies in the volume."""
-        return piece[(..., *(slice(place.stop - place.start) for place in self.region(number)))]
+        z, y, x = (place.stop - place.start for place in self.region(number))
+        return piece[..., :z, :y, :x]
 
     def disassemble(self, volume: Tensor) -> Iterator[Tensor]:
         """The windows of a volume (..., z, y, x), one after the other."""

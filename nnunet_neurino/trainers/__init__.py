@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_OURS = re.compile(r"nnUNetTrainer(NeurINO|DINeuro|TASL|MedNeXt|MedNeXtTASL)(_[A-Za-z0-9]+)*")
+_OURS = re.compile(r"nnUNetTrainer(NeurINO|DINeuro|DINOWindow|TASL|MedNeXt|MedNeXtTASL)(_[A-Za-z0-9]+)*")
 
 
 def find(name: str) -> type | None:

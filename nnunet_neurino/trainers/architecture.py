@@ -11,6 +11,7 @@ NETWORKS = {
     "neurino": "nnunet_neurino.networks.NeurINO",
     "mednext": "nnunet_neurino.networks.MedNeXt",
     "dineuro": "nnunet_neurino.networks.DINeuro",
+    "dino_window": "nnunet_neurino.networks.DINOWindow",
 }
 """The networks' names in plans files of users: classes must stay where these say they are."""
 

@@ -134,8 +134,3 @@ GROUPS: tuple[dict[str, tuple[str, dict[str, Any]]], ...] = (
     {"EMA": ("a moving average of the weights is validated and saved", {"ema": 0.999})},
     {"NoMirroring": ("no mirroring in training and prediction", {"mirroring": False})},
 )
-
-
-def settings_for(trainer: str) -> TrainerSettings:
-    """What can be set of the trainer of this name, without importing it."""
-    return DINeuroSettings() if trainer.startswith(BASE) else TrainerSettings()

@@ -8,11 +8,11 @@ of nnU-Net that reads that folder agrees with the training.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.architecture import (
@@ -26,6 +26,8 @@ from nnunet_neurino.trainers.dineuro import dineuro_divisor, dineuro_kwargs, fla
 from nnunet_neurino.trainers.dineuro_settings import DINeuroSettings
 from nnunet_neurino.trainers.memory import training_memory
 from nnunet_neurino.trainers.settings import PLANS_KEY, TrainerSettings
+from nnunet_neurino.trainers.window_plan import window_plan
+from nnunet_neurino.trainers.window_settings import WindowSettings
 from nnunet_neurino.transfer import default_kernel_depth
 
 SMALLEST_EDGE = 2
@@ -46,7 +48,8 @@ def adapt_plans(
 
     Patch and batch size are those of the plans, the patch rounded up to what the strides need, both made smaller
     (the batch first, down to 2, then the patch along its longest axis) until ``settings.memory`` suffices. Plans
-    that already hold this very network keep both: whoever wrote them chose them.
+    that already hold this very network keep both: whoever wrote them chose them. DINOWindow's patch is the whole
+    volume instead, see ``window_plan``.
 
     Args:
         plans: contents of a plans file.
@@ -70,6 +73,31 @@ def adapt_plans(
         raise NeurinoError(
             f"configuration {configuration} is {len(current.patch_size)}D; NeurINO is 3D: train 3d_fullres"
         )
+    network = NETWORKS[settings.network]
+    channels = determine_num_input_channels(manager, current, dataset_json)
+    classes = manager.get_label_manager(dataset_json).num_segmentation_heads
+
+    def memory(kwargs: dict[str, Any], patch: Axes, batch: int) -> float:
+        return training_memory(network, kwargs, patch, batch, channels, classes)
+
+    if isinstance(settings, WindowSettings):
+        batch = settings.batch_size or current.batch_size
+        patch, kwargs = window_plan(
+            current.configuration, settings, lambda plan: memory(plan[1], plan[0], batch) <= settings.memory
+        )
+    else:
+        patch, batch, kwargs = _patch_wise(current, settings, memory)
+    plans["configurations"][configuration].update(
+        patch_size=list(patch),
+        batch_size=int(batch),
+        architecture={"network_class_name": network, "arch_kwargs": kwargs, "_kw_requires_import": []},
+    )
+
+
+def _patch_wise(
+    current: ConfigurationManager, settings: TrainerSettings, memory: Callable[[dict[str, Any], Axes, int], float]
+) -> tuple[Axes, int, dict[str, Any]]:
+    """Patch size (z, y, x), patches a step and the network's arguments for networks that see patches."""
     kwargs, divisor = _architecture(current.configuration, settings)
     network = NETWORKS[settings.network]
     already_ours = current.network_arch_class_name == network and current.network_arch_init_kwargs == kwargs
@@ -78,11 +106,9 @@ def adapt_plans(
     if not already_ours:
         if isinstance(settings, DINeuroSettings) and settings.patch_size is None:
             patch = flatter(patch)
-        channels = determine_num_input_channels(manager, current, dataset_json)
-        classes = manager.get_label_manager(dataset_json).num_segmentation_heads
 
         def fits() -> bool:
-            return training_memory(network, kwargs, patch, batch, channels, classes) <= settings.memory
+            return memory(kwargs, patch, batch) <= settings.memory
 
         while settings.batch_size is None and batch > 2 and not fits():
             batch -= 1
@@ -91,11 +117,7 @@ def adapt_plans(
             if smaller is None:
                 break
             patch = smaller
-    plans["configurations"][configuration].update(
-        patch_size=list(patch),
-        batch_size=int(batch),
-        architecture={"network_class_name": network, "arch_kwargs": kwargs, "_kw_requires_import": []},
-    )
+    return patch, batch, kwargs
 
 
 def settings_in(plans: dict[str, Any], defaults: TrainerSettings) -> TrainerSettings:

@@ -17,6 +17,7 @@ from nnunet_neurino.trainers.settings import TrainerSettings
 from nnunet_neurino.transfer import hub, inflate_into, load_2d_weights
 from nnunet_neurino.transfer.vit import VIT_PAGES, inflate_vit_into, load_vit_weights
 from nnunet_neurino.transfer.weights import as_mapping
+from nnunet_neurino.transfer.window import fill_slice_encoder
 
 VARIABLE = "NNUNET_NEURINO_WEIGHTS"
 """Says where 2D weights are (whatever ``neurino weights`` accepts), or ``none``. Never what the model is."""
@@ -24,7 +25,7 @@ VARIABLE = "NNUNET_NEURINO_WEIGHTS"
 DINOV3 = {size: f"convnext_{size}.dinov3_lvd1689m" for size in ("tiny", "small", "base", "large")}
 """timm's names of the weights that fit each size of NeurINO's encoder."""
 
-WEIGHTS = {"neurino": DINOV3, "dineuro": VIT_PAGES}
+WEIGHTS = {"neurino": DINOV3, "dineuro": VIT_PAGES, "dino_window": VIT_PAGES}
 """By network."""
 
 
@@ -53,6 +54,8 @@ def find_source(settings: TrainerSettings) -> Source:
     Training never goes online unless the variable names an online model.
     """
     if not settings.pretrained:
+        if settings.network == "dino_window":
+            return Source(None, "The frozen encoder has random weights, on purpose: good for trials only.")
         if settings.frozen_epochs != 0:
             raise NeurinoError("settings pretrained=false and frozen_epochs contradict each other: nothing would learn")
         return Source(None)
@@ -100,14 +103,18 @@ def _cached_file(settings: TrainerSettings) -> Path | None:
 
 
 def load_into(network: nn.Module, location: str, settings: TrainerSettings) -> dict[str, Any]:
-    """Inflate the 2D weights at ``location`` into the encoder of ``network``, in place.
+    """Put the 2D weights at ``location`` into the encoder of ``network``, in place: inflated, or as they are.
 
     Returns:
         What to record: where they came from, what they are, their hash, how they were inflated.
     """
-    is_vit = settings.network == "dineuro"
-    weights = load_vit_weights(location) if is_vit else load_2d_weights(location)
+    weights = load_2d_weights(location) if settings.network == "neurino" else load_vit_weights(location)
     if weights is None:
         raise NeurinoError(f"{location}: no weights; leave {VARIABLE} unset to train from scratch")
-    (inflate_vit_into if is_vit else inflate_into)(network, weights, settings.inflation, settings.rgb)
+    if settings.network == "dino_window":
+        fill_slice_encoder(network, weights)
+        return dict(as_mapping(weights))
+    (inflate_vit_into if settings.network == "dineuro" else inflate_into)(
+        network, weights, settings.inflation, settings.rgb
+    )
     return {**as_mapping(weights), "inflation": settings.inflation, "rgb": settings.rgb}

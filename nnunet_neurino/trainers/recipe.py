@@ -135,21 +135,33 @@ class RecipeTrainer(nnUNetTrainer):
         self._iteration += 1
 
         self.optimizer.zero_grad(set_to_none=True)
-        mixed = self.device.type == "cuda" and not self.settings.full_precision
-        # autocast would be slow on a CPU and is not there on every MPS, so it is not even entered.
-        with torch.autocast("cuda") if mixed else contextlib.nullcontext():
-            loss = self.loss(self.network(data), target)
+        loss = self.add_gradients(data, target)
         if self.grad_scaler is not None:
-            self.grad_scaler.scale(loss).backward()
             self.grad_scaler.unscale_(self.optimizer)
             self._clip()
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
         else:
-            loss.backward()
             self._clip()
             self.optimizer.step()
         return {"loss": loss.detach().cpu().numpy()}
+
+    def add_gradients(self, data: Any, target: Any) -> torch.Tensor:
+        """Add the gradient of the loss, scaled for mixed precision, to the parameters'; the loss comes back."""
+        with self.mixed_precision():
+            loss = self.loss(self.network(data), target)
+        self.scaled(loss).backward()
+        return loss
+
+    def mixed_precision(self) -> contextlib.AbstractContextManager[Any]:
+        """The context in which the network runs."""
+        mixed = self.device.type == "cuda" and not self.settings.full_precision
+        # autocast would be slow on a CPU and is not there on every MPS, so it is not even entered.
+        return torch.autocast("cuda") if mixed else contextlib.nullcontext()
+
+    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss as it goes into the backward pass."""
+        return loss if self.grad_scaler is None else self.grad_scaler.scale(loss)
 
     def _clip(self) -> None:
         for group in self.optimizer.param_groups:

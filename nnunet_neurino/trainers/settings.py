@@ -158,7 +158,12 @@ class TrainerSettings:
 
 
 VIT_SIZES = ("small", "base", "small_v3", "base_v3", "atto", "atto_v3")
-SIZES = {"neurino": ("tiny", "small", "base", "large", "atto"), "mednext": ("S", "B", "M", "L"), "dineuro": VIT_SIZES}
+SIZES = {
+    "neurino": ("tiny", "small", "base", "large", "atto"),
+    "mednext": ("S", "B", "M", "L"),
+    "dineuro": VIT_SIZES,
+    "dino_window": VIT_SIZES,
+}
 BRIEF: dict[str, Any] = {
     "size": "atto",
     "batch_size": 2,

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_neurino.trainers import dineuro_settings
-from nnunet_neurino.trainers.dineuro_settings import DINeuroSettings
+from nnunet_neurino.trainers import dineuro_settings, window_settings
+from nnunet_neurino.trainers.families import DEFAULTS
 from nnunet_neurino.trainers.neurino import NeurINOTrainer
 from nnunet_neurino.trainers.settings import BRIEF, TrainerSettings
+from nnunet_neurino.trainers.window import WindowTrainer
 
 BASE = "nnUNetTrainerNeurINO"
 PACKAGE = "nnunet_neurino.trainers"
@@ -86,18 +87,30 @@ class Family:
         plain: what the base without words means.
         defaults: its settings.
         groups: the words, see ``GROUPS``.
+        trainer: what its trainers are made from.
     """
 
     title: str
     plain: str
     defaults: TrainerSettings
     groups: tuple[dict[str, tuple[str, dict[str, Any]]], ...]
+    trainer: type[NeurINOTrainer] = NeurINOTrainer
 
 
 FAMILIES = {
     BASE: Family("NeurINO", "Tiny encoder, our defaults", TrainerSettings(), GROUPS),
     dineuro_settings.BASE: Family(
-        "DINeuro", "DINO's ViT-S/16, center, tubes, our defaults", DINeuroSettings(), dineuro_settings.GROUPS
+        "DINeuro",
+        "DINO's ViT-S/16, center, tubes, our defaults",
+        DEFAULTS[dineuro_settings.BASE],
+        dineuro_settings.GROUPS,
+    ),
+    window_settings.BASE: Family(
+        "DINOWindow",
+        "a frozen DINOv3 ViT-S/16, windows, our defaults",
+        DEFAULTS[window_settings.BASE],
+        window_settings.GROUPS,
+        WindowTrainer,
     ),
 }
 
@@ -149,7 +162,8 @@ def _from_settings(name: str, base: str, words: list[str]) -> type[NeurINOTraine
     else:
         meaning = ", ".join([BASELINES[base][0], *meanings])
         settings = dataclasses.replace(TrainerSettings(), **BASELINES[base][1] | changes)
-    return type(name, (NeurINOTrainer,), {"__doc__": f"{meaning}.", "__module__": PACKAGE, "defaults": settings})
+    base_class = family.trainer if family else NeurINOTrainer
+    return type(name, (base_class,), {"__doc__": f"{meaning}.", "__module__": PACKAGE, "defaults": settings})
 
 
 def _from_class(name: str, base: str, words: list[str]) -> type[nnUNetTrainer] | None:

@@ -1,7 +1,7 @@
 """Augmented copies of a case that are the same whenever they are made, so that their tokens can be kept.
 
 Copy 0 is the case as it is. The others are flipped and turned in plane and changed in intensity, each drawn from the
-case's name and the copy's number. A frozen 2D network sees another image in each of them, so each has tokens of its own;
+case's name and the copy's number. A frozen 2D network sees another image in each, so each has tokens of its own;
 only turning the volume upside down leaves the slices as they are, and is therefore drawn anew at every step.
 
 Intensities are changed after ``brightness`` has brought them to 0 to 1: it would undo most of it.
@@ -136,7 +136,7 @@ class VolumeCopy:
         return np.ascontiguousarray(found[:, ::-1]) if self.upside_down else found
 
     def labels(self, labels: Any, region: Region | None = None) -> np.ndarray:
-        """Labels of the copy or of a region of it, (c, z, y, x) int16; what is unknown to nnU-Net (-1) is background."""
+        """Labels (c, z, y, x) int16 of the copy or a region of it; nnU-Net's -1 (outside) is background."""
         return np.maximum(self.place(labels, region, np.dtype(np.int16)), 0)
 
     def voxels(self, places: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ from nnunet_neurino.trainers.volume_copies import CopyRecipe, VolumeCopy
 TOKENS_VERSION = 1
 """To be raised when the same network and data give other tokens than before."""
 
-_GIB = 2**30
+_MIB, _GIB = 2**20, 2**30
 _SPARE = 256 * 2**20, 0.05
 """Bytes that are left free on the disk; and as a share of what is written."""
 _NAME = re.compile(r"(?P<case>.+)__copy(?P<number>\d+)\.(npy|json)")
@@ -103,11 +103,13 @@ class TokenCache:
             say: is given a line with the size before anything is written.
             plain: cases of which only copy 0 is wanted, for validation.
         """
+        self._arrays.clear()
+        self._sources.clear()
+        self._weights = None
         cases = list(dict.fromkeys(case_names))
         single = [case for case in dict.fromkeys(plain) if case not in set(cases)]
         wanted = [self._volume(case, number) for case in cases for number in range(self.recipe.distinct)]
         wanted += [self._volume(case, 0) for case in single]
-        self._arrays.clear()
         plan = self._plan(wanted)
         if not plan.missing and not plan.obsolete:
             return
@@ -124,8 +126,8 @@ class TokenCache:
                 f"Tokens of {len(cases)} volumes x {self.recipe.distinct} copies"
                 + (f" and of {len(single)} volumes as they are" if single else "")
                 + (f", of which {there} of {len(wanted)} files are there already" if there else "")
-                + f": {plan.size / _GIB:.3g} GiB ({plan.size} bytes) will be written to {self.folder}, where "
-                f"{free / _GIB:.3g} GiB are free"
+                + f": {_size(plan.size)} ({plan.size} bytes) will be written to {self.folder}, where "
+                f"{_size(free)} are free{self._others()}"
             )
             self._fill(plan.missing)
 
@@ -176,7 +178,7 @@ class TokenCache:
             if path.is_file():
                 return path
         raise NeurinoError(
-            f"{self._source.source_folder}: no preprocessed image of case {case} is there; preprocess the data set again"
+            f"{self._source.source_folder}: no preprocessed image of case {case}; preprocess the data set again"
         )
 
     def _plan(self, wanted: list[VolumeCopy]) -> _Plan:
@@ -211,10 +213,16 @@ class TokenCache:
         free = shutil.disk_usage(place).free + sum(path.stat().st_size for path in plan.obsolete if path.exists())
         if plan.missing and plan.size + max(_SPARE[0], _SPARE[1] * plan.size) > free:
             raise NeurinoError(
-                f"{self.folder}: {plan.size / _GIB:.3g} GiB of tokens are to be written, but only "
-                f"{free / _GIB:.3g} GiB are free there; {_REMEDIES}"
+                f"{self.folder}: {_size(plan.size)} of tokens are to be written, but only "
+                f"{_size(free)} are free there; {_REMEDIES}{self._others()}"
             )
         return free
+
+    def _others(self) -> str:
+        """What can be said of tokens of other settings: nobody else removes them."""
+        size = sum(path.stat().st_size for path in self.folder.parent.glob("*/*.npy") if path.parent != self.folder)
+        where = f"other folders in {self.folder.parent} hold {_size(size)} of tokens for other settings"
+        return f"; {where}: remove those that you no longer need" if size else ""
 
     # ---- filling it -------------------------------------------------------------------------------------------------
 
@@ -270,6 +278,10 @@ class _Plan:
     missing: list[VolumeCopy]
     obsolete: list[Path]
     size: int
+
+
+def _size(size: int) -> str:
+    return f"{size / _GIB:.3g} GiB" if size > 0.1 * _GIB else f"{size / _MIB:.3g} MiB"
 
 
 def weights_hash(module: nn.Module) -> str:

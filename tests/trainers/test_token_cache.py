@@ -110,7 +110,7 @@ def test_what_will_be_written_is_said_before_and_is_what_is_written(tmp_path) ->
     assert str(made.folder) in line
     written = sum(p.stat().st_size for p in made.folder.glob("*.npy"))
     assert int(re.search(r"\((\d+) bytes\)", line)[1]) == written
-    assert f"{written / 2**30:.3g} GiB" in line
+    assert f"{written / 2**20:.3g} MiB" in line
     assert float(re.search(r"where ([\d.e+]+) GiB are free", line)[1]) == pytest.approx(
         shutil.disk_usage(tmp_path).free / 2**30, rel=0.1
     )
@@ -351,7 +351,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path
     made = cache(tmp_path)
     size = 9 * 2**20
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(size, 0, size))
-    with pytest.raises(NeurinoError, match=r"only 0.00879 GiB are free there; make fewer copies \(--copies\)") as error:
+    with pytest.raises(NeurinoError, match=r"only 9 MiB are free there; make fewer copies \(--copies\)") as error:
         made.prepare(SHAPES, lambda line: pytest.fail(line))
     assert "\n" not in str(error.value)
     assert "--tokens computed" in str(error.value)
@@ -407,6 +407,39 @@ def test_two_trainings_that_start_together_share_the_work(tmp_path, monkeypatch)
     others.join()
     assert said == [f"Another process is writing tokens to {first.folder}; waiting for it"]
     assert len(done) == sum(len(first.open(case, k)) for case in SHAPES for k in range(3))
+
+
+def test_tokens_for_other_settings_are_spoken_of_where_the_disk_matters(tmp_path, monkeypatch) -> None:
+    made = prepared(tmp_path)
+    said: list[str] = []
+
+    def wanted(*folders: Path) -> str:
+        size = sum(p.stat().st_size for folder in folders for p in folder.glob("*.npy"))
+        return (
+            f"other folders in {tmp_path / 'tokens'} hold {size / 2**20:.3g} MiB of tokens for other settings: remove"
+        )
+
+    last = cache(tmp_path, ours=network(layers=[3]))
+    last.prepare(["b"], said.append)
+    assert wanted(made.folder) in said[0]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1, 0, 1))
+    with pytest.raises(NeurinoError, match=re.escape(wanted(made.folder, last.folder))):
+        cache(tmp_path, ours=network(layers=[2, 3]), recipe=CopyRecipe(1)).prepare(SHAPES, said.append)
+
+
+def test_one_cache_notices_what_changes_between_two_calls(tmp_path) -> None:
+    ours = network()
+    made = prepared(tmp_path, ours=ours)
+    before = states(made)
+    write_case(tmp_path / "preprocessed", "b", (3, 40, 40), window_cases.label_manager())
+    made.prepare(SHAPES, lambda line: None)
+    assert {name[0] for name, state in states(made).items() if state != before[name]} == {"b"}
+    assert len(made.open("b", 0)) == 18
+    with torch.no_grad():
+        ours.encoder.patch_embed.bias += 1
+    after = states(made)
+    made.prepare(SHAPES, lambda line: None)
+    assert not set(states(made).values()) & set(after.values())
 
 
 def test_what_is_opened_stays_what_it_was(tmp_path, monkeypatch) -> None:

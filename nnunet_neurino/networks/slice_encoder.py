@@ -86,9 +86,10 @@ class SliceEncoder(nn.Module):
         """(N, y, x) grey slices, 0 to 1, of sides that are whole tokens -> (N, width, y', x')."""
         cell = PATCH // self.magnify
         tokens = max(1, (slices.shape[1] // cell) * (slices.shape[2] // cell))
-        return torch.cat([self._some(some) for some in slices.split(max(1, _TOKENS_AT_ONCE // tokens))])
+        return torch.cat([self.with_gradient(some) for some in slices.split(max(1, _TOKENS_AT_ONCE // tokens))])
 
-    def _some(self, slices: Tensor) -> Tensor:
+    def with_gradient(self, slices: Tensor) -> Tensor:
+        """What ``forward`` gives, all at once and recorded, for those who do train the encoder."""
         images = slices[:, None]
         if self.magnify != 1:
             images = F.interpolate(images, scale_factor=self.magnify, mode="bilinear", align_corners=False)

@@ -1,7 +1,7 @@
 """Augmented copies of a case that are the same whenever they are made, so that their tokens can be kept.
 
-Copy 0 is the case as it is. The others are flipped and turned in plane and changed in intensity, each drawn from the
-case's name and the copy's number. A frozen 2D network sees another image in each, so each has tokens of its own;
+Copy 0 is the case as it is. The others are flipped and turned in plane, moved by parts of a window and changed in
+intensity, each drawn from the case's name and the copy's number. A frozen 2D network sees another image in each, so each has tokens of its own;
 only turning the volume upside down leaves the slices as they are, and is therefore drawn anew at every step.
 
 Intensities are changed after ``brightness`` has brought them to 0 to 1: it would undo most of it.
@@ -40,12 +40,16 @@ class CopyRecipe:
         mirroring: flips; without them there are no turns either.
         quarter_turns: turns by 90 degrees in plane, for images as fine along y as along x and square patches.
         intensity: gamma, contrast, brightness and noise.
+        shifts: moves by up to half a window along each axis, and no more than a quarter of the volume; what leaves the
+            volume is lost. Without them the decoder learns where in its window a structure of fixed place lies, and
+            fails in prediction, where windows that overlap lie elsewhere.
     """
 
     copies: int = 4
     mirroring: bool = True
     quarter_turns: bool = True
     intensity: bool = True
+    shifts: bool = True
 
     def __post_init__(self) -> None:
         if self.copies < 1:
@@ -54,7 +58,7 @@ class CopyRecipe:
     @property
     def distinct(self) -> int:
         """How many copies there are that differ from one another."""
-        return self.copies if self.intensity else min(self.copies, len(self.poses))
+        return self.copies if self.intensity or self.shifts else min(self.copies, len(self.poses))
 
     @property
     def poses(self) -> list[Pose]:
@@ -98,6 +102,7 @@ class VolumeCopy:
         shape: voxels (z, y, x) of the copy.
         pose: how it lies in plane.
         recipe: of all copies.
+        shift: voxels (z, y, x) by which it lies off the middle.
         upside_down: whether z is flipped.
     """
 
@@ -107,6 +112,7 @@ class VolumeCopy:
     shape: Triple
     pose: Pose
     recipe: CopyRecipe
+    shift: Triple = (0, 0, 0)
     upside_down: bool = False
 
     @classmethod
@@ -117,7 +123,9 @@ class VolumeCopy:
         pose = recipe.pose(case, number)
         z, y, x = (int(n) for n in source)
         turned = (z, x, y) if pose.swapped else (z, y, x)
-        return cls(case, number, (z, y, x), padded_shape(turned, patch, window), pose, recipe)
+        shape = padded_shape(turned, patch, window)
+        shift = _shift(case, number, shape, window) if number and recipe.shifts else (0, 0, 0)
+        return cls(case, number, (z, y, x), shape, pose, recipe, shift)
 
     def turned_over(self) -> VolumeCopy:
         """The same upside down."""
@@ -140,7 +148,7 @@ class VolumeCopy:
         return np.maximum(self.place(labels, region, np.dtype(np.int16)), 0)
 
     def voxels(self, places: np.ndarray) -> np.ndarray:
-        """Where voxels (n, 3) z, y, x of the case lie in the copy."""
+        """Where voxels (n, 3) z, y, x of the case lie in the copy; some may have left it."""
         z, y, x = np.asarray(places).T
         if self.pose.swapped:
             y, x = x, y
@@ -189,8 +197,9 @@ class VolumeCopy:
 
     @property
     def _before(self) -> Triple:
-        """Zeros in front of the volume; as in nnU-Net's prediction, an odd one lies behind it."""
-        z, y, x = ((wide - n) // 2 for wide, n in zip(self.shape, self._turned, strict=True))
+        """Zeros in front of the volume; as in nnU-Net's prediction, an odd one lies behind it. Negative: what is lost."""
+        sizes = zip(self.shape, self._turned, self.shift, strict=True)
+        z, y, x = ((wide - n) // 2 + moved for wide, n, moved in sizes)
         return z, y, x
 
 
@@ -228,6 +237,13 @@ def change_intensity(image: np.ndarray, known: np.ndarray, random: np.random.Gen
             found = found + np.where(inside, noise, np.float32(0))
         np.clip(found, 0, 1, out=changed[channel])
     return changed
+
+
+def _shift(case: str, number: int, shape: Triple, window: Triple) -> Triple:
+    random = _generator(case, "shift", number)
+    most = [min(w // 2, n // 4) for n, w in zip(shape, window, strict=True)]
+    z, y, x = (int(random.integers(-m, m + 1)) for m in most)
+    return z, y, x
 
 
 def _generator(case: str, *purpose: str | int) -> np.random.Generator:

@@ -93,12 +93,13 @@ class WindowTrainer(NeurINOTrainer):
             mirroring=self.settings.mirroring,
             quarter_turns=self.settings.mirroring and abs(y - x) < 1e-3 * x and patch[1] == patch[2],
             intensity=True,
+            shifts=True,
         )
         cache = None
         if self.settings.tokens == "cached":
             cache = self._cache(training, recipe)
             cache.prepare(training.identifiers, self.print_to_log_file, plain=validation.identifiers)
-        plain = CopyRecipe(copies=1, mirroring=False, quarter_turns=False, intensity=False)
+        plain = CopyRecipe(copies=1)
         return self._loader(training, recipe, cache), self._loader(validation, plain, cache)
 
     def _cache(self, dataset: Any, recipe: CopyRecipe) -> TokenCache:

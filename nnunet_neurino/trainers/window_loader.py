@@ -202,10 +202,10 @@ class WindowLoader:
             return None
         if not there:
             return None
-        places = class_locations[there[int(self._random.integers(len(there)))]]
-        place = np.asarray(places[int(self._random.integers(len(places)))])[None, -3:]
-        found: np.ndarray = volume.voxels(place)[0]
-        return found
+        places = np.asarray(class_locations[there[int(self._random.integers(len(there)))]])[:, -3:]
+        found: np.ndarray = volume.voxels(places)
+        found = found[((found >= 0) & (found < volume.shape)).all(1)]  # a copy that was moved may have lost some
+        return found[int(self._random.integers(len(found)))] if len(found) else None
 
     # ---- giving -----------------------------------------------------------------------------------------------------
 

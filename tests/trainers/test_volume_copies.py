@@ -15,7 +15,7 @@ from nnunet_neurino.trainers.volume_copies import CopyRecipe, Pose, VolumeCopy, 
 
 WINDOW, PATCH = (4, 16, 16), (8, 32, 32)
 SHAPES = [(9, 20, 33), (3, 15, 40), (8, 32, 32), (1, 1, 1), (5, 70, 16)]
-MOVED = CopyRecipe(copies=8, intensity=False)
+MOVED = CopyRecipe(copies=8, intensity=False, shifts=False)
 
 
 def copy(number: int, shape, recipe: CopyRecipe = MOVED, case: str = "case") -> VolumeCopy:
@@ -112,11 +112,34 @@ def test_all_poses_come_before_one_comes_again(recipe, poses) -> None:
     assert poses < 3 or len(set(orders)) > 3, "cases differ in their order"
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("upside_down", [False, True])
+def test_moved_copies_hold_what_is_left_of_the_volume(shape, upside_down) -> None:
+    recipe = CopyRecipe(copies=12, mirroring=False, intensity=False)
+    volume = numbered(shape)
+    shifts = set()
+    for number in range(12):
+        made = copy(number, shape, recipe)
+        made = made.turned_over() if upside_down else made
+        shifts.add(made.shift)
+        limits = [min(w // 2, n // 4) for w, n in zip(WINDOW, made.shape, strict=True)]
+        assert all(abs(moved) <= limit for moved, limit in zip(made.shift, limits, strict=True))
+        placed = made.place(volume)[0]
+        where = made.voxels(np.argwhere(volume[0]))
+        inside = ((where >= 0) & (where < made.shape)).all(1)
+        np.testing.assert_array_equal(placed[tuple(where[inside].T)], volume[0].ravel()[inside])
+        assert np.count_nonzero(placed) == inside.sum()
+    assert (0, 0, 0) in shifts
+    assert len(shifts) > 5
+    assert copy(0, shape, recipe).shift == (0, 0, 0)
+
+
 def test_copies_that_would_be_the_same_are_not_counted() -> None:
-    assert CopyRecipe(12, intensity=False).distinct == 8
-    assert CopyRecipe(12, quarter_turns=False, intensity=False).distinct == 4
-    assert CopyRecipe(12, mirroring=False, intensity=False).distinct == 1
+    assert CopyRecipe(12, intensity=False, shifts=False).distinct == 8
+    assert CopyRecipe(12, quarter_turns=False, intensity=False, shifts=False).distinct == 4
+    assert CopyRecipe(12, mirroring=False, intensity=False, shifts=False).distinct == 1
     assert CopyRecipe(12, mirroring=False).distinct == 12
+    assert CopyRecipe(12, intensity=False).distinct == 12
     with pytest.raises(NeurinoError, match="copies 0: expected 1 or more"):
         CopyRecipe(0)
 
@@ -160,7 +183,7 @@ def test_copies_are_the_same_whenever_they_are_made() -> None:
 
 
 def test_intensities_are_changed_moderately_and_differently_in_each_copy() -> None:
-    recipe = CopyRecipe(24, mirroring=False)
+    recipe = CopyRecipe(24, mirroring=False, shifts=False)
     made = [copy(number, (8, 32, 32), recipe).image(image((8, 32, 32))) for number in range(24)]
     assert all(one.dtype == np.float32 and one.min() >= 0 and one.max() <= 1 for one in made)
     for channel in range(2):

@@ -2,8 +2,8 @@
 
 Every variant trains the same decoder on the same frozen tokens of generated MR-like volumes (one small structure of 1
 to 2 % of the volume, `neurino synth --kind blob`), the trainer's copies of them, in the same order, with the same
-learning rate, and is judged by the Dice of held-out volumes. Beside each stands what its predictions cost at the seams between windows: the mean step of
-the probability across a seam over that elsewhere (1: none to be seen).
+learning rate, and is judged by the Dice of held-out volumes. Beside each stands what its predictions cost at the seams
+between windows: the mean step of the probability across a seam over that elsewhere (1: none to be seen).
 
 The frozen encoder is --weights, or a small ViT (--vit) that first learns, without any labels, to fill in hidden parts
 of slices of other generated volumes (--pretrain-steps, 0 for a random one). Every finished run is kept as JSON in

@@ -39,8 +39,8 @@ _NAME = re.compile(r"(?P<case>.+)__copy(?P<number>\d+)\.(npy|json)")
 _IMAGES = (".b2nd", ".npz", ".npy")
 """Endings of nnU-Net's preprocessed images."""
 _REMEDIES = (
-    "make fewer copies (--copies), keep the ViT's last layer only (the trainer's variant _last), compute tokens while "
-    "training (--tokens computed), or move nnUNet_preprocessed to a larger disk"
+    "make fewer copies (--set copies=1), keep the ViT's last layer only (--set layers=last), compute tokens while "
+    "training (--set tokens=computed), or move nnUNet_preprocessed to a larger disk"
 )
 
 

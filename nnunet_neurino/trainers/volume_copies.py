@@ -1,9 +1,9 @@
 """Augmented copies of a case that are the same whenever they are made, so that their tokens can be kept.
 
 Copy 0 is the case as it is. The others are flipped and turned in plane, moved by parts of a window and changed in
-intensity, each drawn from the case's name and the copy's number. A frozen 2D network sees another image in each, so each
-has tokens of its own; only turning the volume upside down leaves the slices as they are, and is therefore drawn anew at
-every step.
+intensity, each drawn from the case's name and the copy's number. A frozen 2D network sees another image in each: each
+has tokens of its own. Only turning the volume upside down leaves the slices as they are, and is drawn anew at every
+step.
 
 Intensities are changed after ``brightness`` has brought them to 0 to 1: it would undo most of it.
 """
@@ -78,6 +78,10 @@ class CopyRecipe:
         else:
             poses = _shuffled(poses, case, turn)
         return poses[place]
+
+
+PLAIN = CopyRecipe(copies=1, mirroring=False, quarter_turns=False, intensity=False, shifts=False)
+"""Cases as they are, for validation: not even upside down."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,7 @@ class VolumeCopy:
 
     @property
     def _before(self) -> Triple:
-        """Zeros in front of the volume; as in nnU-Net's prediction, an odd one lies behind it. Negative: lost voxels."""
+        """Zeros in front of the volume; as in nnU-Net's prediction, an odd one lies behind it. Negative: lost ones."""
         sizes = zip(self.shape, self._turned, self.shift, strict=True)
         z, y, x = ((wide - n) // 2 + moved for wide, n, moved in sizes)
         return z, y, x

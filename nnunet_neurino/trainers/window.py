@@ -15,7 +15,7 @@ from nnunet_neurino.networks import DINOWindow
 from nnunet_neurino.networks.two_pass import per_window, two_pass
 from nnunet_neurino.trainers.neurino import NeurINOTrainer
 from nnunet_neurino.trainers.token_cache import TokenCache
-from nnunet_neurino.trainers.volume_copies import CopyRecipe
+from nnunet_neurino.trainers.volume_copies import PLAIN, CopyRecipe
 from nnunet_neurino.trainers.window_loader import WindowLoader
 from nnunet_neurino.trainers.window_settings import WindowSettings
 
@@ -99,8 +99,7 @@ class WindowTrainer(NeurINOTrainer):
         if self.settings.tokens == "cached":
             cache = self._cache(training, recipe)
             cache.prepare(training.identifiers, self.print_to_log_file, plain=validation.identifiers)
-        plain = CopyRecipe(copies=1)
-        return self._loader(training, recipe, cache), self._loader(validation, plain, cache)
+        return self._loader(training, recipe, cache), self._loader(validation, PLAIN, cache)
 
     def _cache(self, dataset: Any, recipe: CopyRecipe) -> TokenCache:
         configuration = self.configuration_manager

@@ -107,7 +107,7 @@ class WindowLoader:
         network: without the wrappers of DDP.
         patch: voxels (z, y, x), rounded up to whole windows.
         batch_size: samples.
-        recipe: of the copies; for validation ``CopyRecipe(1, False, False, False)``.
+        recipe: of the copies; for validation ``PLAIN``.
         cache: of the tokens, prepared; None computes them.
         seed: what is drawn from; several numbers are one seed.
         oversample_foreground: share of the samples that hold foreground for certain, if the case has any.

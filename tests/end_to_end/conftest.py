@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from e2e_workplace import ANISOTROPIC, ISOTROPIC, REGIONS, Workplace
+from e2e_workplace import ANISOTROPIC, BLOB, ISOTROPIC, REGIONS, Workplace
 
 
 @pytest.fixture(scope="session")
@@ -12,10 +12,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     place = Workplace(tmp_path_factory.mktemp("nnunet"))
     for folder in (place.raw, place.preprocessed, place.results):
         folder.mkdir()
-    for dataset in (ISOTROPIC, ANISOTROPIC, REGIONS):
+    for dataset in (ISOTROPIC, ANISOTROPIC, REGIONS, BLOB):
         dataset.write(place.raw)
     place.run(
-        "nnUNetv2_plan_and_preprocess", "-d", "901", "902", "903", "-c", "3d_fullres",
+        "nnUNetv2_plan_and_preprocess", "-d", "901", "902", "903", "904", "-c", "3d_fullres",
         "-npfp", "1", "-np", "1", "--no_pbar", "--verify_dataset_integrity",
     )  # fmt: skip
     return place

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from nnunet_neurino.synth import generate, preset
+from nnunet_neurino.synth import BlobSettings, generate, generate_blob, preset
 
 
 @dataclass(frozen=True)
 class RawDataset:
-    """What to generate: training cases of one shape, a held-out one, channels, labels."""
+    """What to generate: training cases of one shape, a held-out one, channels, labels; neurons, or a blob as in MR."""
 
     name: str
     shape: tuple[int, int, int] = (32, 64, 64)
@@ -24,6 +24,7 @@ class RawDataset:
     labels: int = 1
     regions: bool = False
     cases: int = 5
+    blob: bool = False
 
     def write(self, raw_folder: Path) -> Path:
         """Write the data set below nnU-Net's raw folder and return its own."""
@@ -42,7 +43,10 @@ class RawDataset:
         return folder
 
     def _case(self, number: int) -> tuple[list[np.ndarray], np.ndarray]:
-        volume = generate(preset("demo", self.shape, self.spacing), seed=number)
+        if self.blob:
+            volume = generate_blob(BlobSettings(self.shape, self.spacing), seed=number)
+        else:
+            volume = generate(preset("demo", self.shape, self.spacing), seed=number)
         images = [volume.image]
         for channel in range(1, self.channels):
             noise = np.random.default_rng([number, channel]).integers(0, 40, self.shape)

@@ -17,6 +17,9 @@ ISOTROPIC = RawDataset("Dataset901_Isotropic")
 ANISOTROPIC = RawDataset("Dataset902_Anisotropic", shape=(20, 64, 64), spacing=(1.0, 0.3, 0.3), channels=2, labels=3)
 REGIONS = RawDataset("Dataset903_Regions", labels=3, regions=True)
 
+# As of a head: one small structure, and a number of slices that windows do not divide.
+BLOB = RawDataset("Dataset904_Blob", shape=(26, 48, 56), blob=True)
+
 
 @dataclass(frozen=True)
 class Workplace:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from nnunet_neurino.trainers.token_cache import TokenCache, weights_hash
 from nnunet_neurino.trainers.token_file import as_half
 from nnunet_neurino.trainers.volume_copies import CopyRecipe, VolumeCopy, padded_shape
 from nnunet_neurino.trainers.window_loader import CachedWindows
+from nnunet_neurino.trainers.window_settings import WindowSettings
 
 RECIPE = CopyRecipe(copies=3)
 IDENTITY = {"configuration": "3d_fullres", "normalisation": ["ZScoreNormalization"]}
@@ -351,11 +353,18 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path
     made = cache(tmp_path)
     size = 9 * 2**20
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(size, 0, size))
-    with pytest.raises(NeurinoError, match=r"only 9 MiB are free there; make fewer copies \(--copies\)") as error:
+    with pytest.raises(NeurinoError, match=r"only 9 MiB are free there; make fewer copies \(--set copies=1\)") as error:
         made.prepare(SHAPES, lambda line: pytest.fail(line))
     assert "\n" not in str(error.value)
-    assert "--tokens computed" in str(error.value)
+    assert "--set tokens=computed" in str(error.value)
     assert not made.folder.exists()
+
+
+def test_the_remedies_are_settings_there_are() -> None:
+    settings = WindowSettings()
+    for name, value in re.findall(r"--set (\w+)=(\w+)", token_cache._REMEDIES):
+        changed = replace(settings, **{name: type(getattr(settings, name))(value)})
+        assert changed != settings
 
 
 def test_what_is_replaced_counts_as_free(tmp_path, monkeypatch) -> None:

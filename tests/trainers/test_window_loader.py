@@ -17,11 +17,10 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.losses import PortionedDiceCE
 from nnunet_neurino.networks.two_pass import Windows, two_pass
 from nnunet_neurino.trainers.token_cache import TokenCache
-from nnunet_neurino.trainers.volume_copies import CopyRecipe
+from nnunet_neurino.trainers.volume_copies import PLAIN, CopyRecipe
 from nnunet_neurino.trainers.window_loader import ComputedWindows, WindowLoader
 
 RECIPE = CopyRecipe(copies=4)
-PLAIN = CopyRecipe(1, mirroring=False, quarter_turns=False, intensity=False)
 LARGE = {"a": (9, 20, 33), "b": (3, 15, 40), "c": (17, 60, 70)}
 """The last one is some blocks of a patch."""
 

@@ -192,7 +192,7 @@ def run(variant: Variant, seed: int, encoder: dict[str, Tensor], args: argparse.
 
 def copies(variant: Variant, seed: int, network: DINOWindow, args: argparse.Namespace) -> list[tuple[Windows, Tensor]]:
     """The trainer's copies of the training volumes: tokens and masks."""
-    recipe = CopyRecipe(args.copies, shifts=variant.shifts)
+    recipe = CopyRecipe(args.copies, mirroring=False, shifts=variant.shifts)  # the structure has one side
     made: list[tuple[Windows, Tensor]] = []
     for number, (image, mask) in enumerate(volumes(args.volumes, seed, args.volume)):
         for copy in range(recipe.distinct):
@@ -257,7 +257,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--quick", action="store_true", help="few steps, one seed: does it run? (a minute)")
     add("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), help="default: all")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    add("--steps", type=int, default=200, help="training steps of every run (default: 200)")
+    add("--steps", type=int, default=300, help="training steps of every run (default: 300)")
     add("--volume", type=int, default=64, help="voxels of a side of a volume, a multiple of 32 (default: 64)")
     add("--volumes", type=int, default=6, help="training volumes (default: 6)")
     add("--copies", type=int, default=4, help="of each training volume (default: 4)")

@@ -44,7 +44,7 @@ from nnunet_neurino.trainers.volume_copies import CopyRecipe, VolumeCopy
 from nnunet_neurino.transfer.vit import load_vit_weights
 from nnunet_neurino.transfer.window import fill_slice_encoder
 
-MULTI = (16, 32, 32)
+MULTI = (32, 32, 32)
 """Voxels (z, y, x) of a window where there are several."""
 
 
@@ -273,7 +273,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.quick:
-        args.seeds, args.steps, args.volume, args.volumes, args.test_volumes = [0], 10, 32, 2, 1
+        args.seeds, args.steps, args.volume, args.volumes, args.test_volumes = [0], 10, 64, 2, 1
         args.pretrain_steps, args.pretrain_volumes, args.channels = 20, 2, 16
     return args
 

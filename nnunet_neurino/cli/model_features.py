@@ -43,7 +43,7 @@ def model_feature_figure(
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    from nnunet_neurino.networks import DINeuro
+    from nnunet_neurino.networks import DINeuro, DINOWindow
     from nnunet_neurino.transfer import inflate_into, load_2d_weights
     from nnunet_neurino.transfer.vit import inflate_vit_into, load_vit_weights
 
@@ -52,6 +52,11 @@ def model_feature_figure(
         predictor = nnUNetPredictor(device=torch.device(device), verbose=False, allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(str(folder), use_folds=(fold,), checkpoint_name=checkpoint)
         network = _untrained(predictor).to(device)
+    if isinstance(network, DINOWindow):
+        raise NeurinoError(
+            f"{folder}: the encoder of a DINOWindow is a 2D network that was never trained here: there is no before and "
+            "after to compare; pictures of features are for models of NeurINO and DINeuro"
+        )
     patch, patch_spacing = preprocessed_patch(predictor, image, spacing)
     untrained = {"random weights": encoder_features(network, patch)}
     if weights is not None:

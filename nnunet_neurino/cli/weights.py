@@ -1,4 +1,5 @@
-"""List, check and convert 2D weights: a ConvNeXt's, which NeurINO starts from, or (--vit) a ViT's, for DINeuro.
+"""List, check and convert 2D weights: a ConvNeXt's, which NeurINO starts from, or (--vit) a ViT's, for DINeuro
+and DINOWindow.
 
 `list` shows what is known and what lies in this machine's Hugging Face cache. `check` reads a source wholly and says
 what it is. `convert` writes it as one small file of the encoder alone, which loads anywhere, without a network.

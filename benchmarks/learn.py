@@ -3,27 +3,33 @@
 1. Stand-in pretraining: a 2D ConvNeXt (timm's) learns to mark neurons in slices of generated stacks.
 2. For every seed NeurINO is trained on other generated stacks, once from scratch and once for every inflation rule with
    those 2D weights. All see the same fresh patches in the same order, their decoders start from the same numbers, and
-   all have the same learning rate: only the start of the encoder differs.
-3. The training loss (Dice + cross-entropy over all heads, halved from head to head, mean of the last --window steps) of
-   the scratch network at its last step is the mark; the table says after how many steps every rule was below it.
+   all have the same optimiser and learning rate: only the start of the encoder differs.
+3. The scratch network's training loss after its last step is the mark; the table says after how many steps every rule
+   had reached it. A rule's run ends there (or with --steps, whichever comes first).
 
-The learning rate rises over a twentieth of the steps and stays, so that no run ends on a better schedule than another
-has at half time. The horizon matters: in its first 50 steps or so a fresh decoder limits every start alike.
+Training loss is Dice + cross-entropy over all heads, halved from head to head. The loss of single batches is too noisy
+to compare two steps, so it is measured, every --every steps, on --probes patches of the training stacks that are drawn
+once for a seed and are the same for all starts, with the exponential moving average of the weights (--ema). Mark and
+arrival are both judged by the mean of the last --window measurements.
+
+The learning rate rises over --warmup steps and stays, so that no run ends on a better schedule than another has at half
+time. In the first 50 steps or so a fresh decoder limits every start alike: a short horizon says little.
 Every finished run is kept as JSON in --output; starting again goes on with the missing ones.
 
 Examples:
   python benchmarks/learn.py --quick
   python benchmarks/learn.py --output learn_runs
-  python benchmarks/learn.py --device cuda --patch 64 --steps 300 --pretrain-steps 2000
+  python benchmarks/learn.py --device cuda --patch 64 --steps 1000 --probes 32
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import json
+import math
 import platform
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -132,7 +138,7 @@ def pretrained(args: argparse.Namespace) -> dict[str, Tensor]:
     rng = np.random.default_rng(0)
     stacks = stacks_of(args.pretrain_stacks, 1_000)
     network = Pretrainer(args.size).to(args.device)
-    step_of = _optimiser(network, args.lr, args.pretrain_steps)
+    step_of = _optimiser(network, args.lr, min(100, args.pretrain_steps // 4), falls_over=args.pretrain_steps)
     with tqdm(range(args.pretrain_steps), desc="2D pretraining") as bar:
         for step in bar:
             images, masks = crops(stacks, (1, args.patch, args.patch), 16, rng)
@@ -146,17 +152,18 @@ def pretrained(args: argparse.Namespace) -> dict[str, Tensor]:
     return state
 
 
-def _optimiser(network: nn.Module, lr: float, steps: int, encoder_share: float = 1.0) -> Callable[[Tensor, int], None]:
-    encoder = {id(parameter) for parameter in network.get_submodule("encoder").parameters()}
-    groups = [
-        {"params": [p for p in network.parameters() if id(p) in encoder], "share": encoder_share},
-        {"params": [p for p in network.parameters() if id(p) not in encoder], "share": 1.0},
-    ]
-    optimiser = torch.optim.AdamW(groups, lr, weight_decay=1e-2, fused=True)
+def _optimiser(
+    network: nn.Module, lr: float, warmup: int, falls_over: int | None = None
+) -> Callable[[Tensor, int], None]:
+    """What takes one step down a loss; the learning rate falls to 0 (cosine) over ``falls_over`` steps, if given."""
+    optimiser = torch.optim.AdamW(network.parameters(), lr, weight_decay=1e-2, fused=True)
 
     def step_of(loss: Tensor, step: int) -> None:
+        share = min(1.0, (step + 1) / warmup)
+        if falls_over is not None:
+            share *= (1 + math.cos(math.pi * step / falls_over)) / 2
         for group in optimiser.param_groups:
-            group["lr"] = lr * group["share"] * min(1.0, (step + 1) / max(1, steps // 20))
+            group["lr"] = lr * share
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 12.0)
@@ -165,8 +172,8 @@ def _optimiser(network: nn.Module, lr: float, steps: int, encoder_share: float =
     return step_of
 
 
-def train(start: str, seed: int, weights: dict[str, Tensor], args: argparse.Namespace) -> list[float]:
-    """Training losses of one run, step by step."""
+def built(start: str, seed: int, weights: dict[str, Tensor], args: argparse.Namespace) -> NeurINO:
+    """The network that a run begins with; of one seed, all have the same decoder."""
     torch.manual_seed(seed)
     depth = default_kernel_depth(start) if start != SCRATCH else 3
     # Built first, so that all runs of a seed draw the same numbers for it.
@@ -175,18 +182,45 @@ def train(start: str, seed: int, weights: dict[str, Tensor], args: argparse.Name
     network.decoder.load_state_dict(decoder)
     if start != SCRATCH:
         network.encoder.load_state_dict(inflate(weights, start, kernel_depth=depth))
-    network.to(args.device).train()
-    step_of = _optimiser(network, args.lr, args.steps, 1.0 if start == SCRATCH else args.encoder_lr)
-    rng = np.random.default_rng(seed)
+    return network.to(args.device).train()
+
+
+def train(
+    start: str, seed: int, weights: dict[str, Tensor], mark: float | None, args: argparse.Namespace
+) -> list[float]:
+    """Training losses of one run: before the first step and after every ``--every`` steps; it ends at ``mark``."""
+    network = built(start, seed, weights, args)
+    average = copy.deepcopy(network).requires_grad_(False)
     stacks = stacks_of(args.stacks, 2_000 + seed)
-    batches = [crops(stacks, (args.patch,) * 3, args.batch, rng) for _ in range(args.steps)]
-    losses = []
-    for step in tqdm(range(args.steps), desc=f"seed {seed}, {start}"):
-        images, masks = batches[step]
-        loss = _deep_loss(network(images.to(args.device)), masks.to(args.device))
-        step_of(loss, step)
-        losses.append(loss.item())
+    batches, probes = np.random.default_rng((seed, 0)), np.random.default_rng((seed, 1))
+    probe = [crops(stacks, (args.patch,) * 3, args.batch, probes) for _ in range(max(1, args.probes // args.batch))]
+    step_of = _optimiser(network, args.lr, args.warmup)
+    losses = [training_loss(average, probe, args.device)]
+    with tqdm(range(1, args.steps + 1), desc=f"seed {seed}, {start}", mininterval=5) as bar:
+        for step in bar:
+            images, masks = crops(stacks, (args.patch,) * 3, args.batch, batches)
+            step_of(_deep_loss(network(images.to(args.device)), masks.to(args.device)), step - 1)
+            _follow(average, network, min(args.ema, step / (step + 9)))
+            if step % args.every == 0:
+                losses.append(training_loss(average, probe, args.device))
+                bar.set_postfix(loss=f"{losses[-1]:.3f}")
+                if mark is not None and steps_to(losses, mark, args) is not None:
+                    break
     return losses
+
+
+@torch.no_grad()
+def training_loss(network: nn.Module, probe: list[tuple[Tensor, Tensor]], device: str) -> float:
+    """Mean loss of the batches of ``probe``."""
+    return math.fsum(_deep_loss(network(x.to(device)), y.to(device)).item() for x, y in probe) / len(probe)
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, network: nn.Module, keep: float) -> None:
+    for kept, new in zip(average.parameters(), network.parameters(), strict=True):
+        kept.lerp_(new, 1 - keep)
+    for kept, new in zip(average.buffers(), network.buffers(), strict=True):
+        kept.copy_(new)
 
 
 def _deep_loss(logits: list[Tensor], target: Tensor) -> Tensor:
@@ -199,27 +233,34 @@ def _deep_loss(logits: list[Tensor], target: Tensor) -> Tensor:
 
 
 def smoothed(losses: list[float], window: int) -> list[float]:
-    """Mean of the last ``window`` losses at every step; none before there are as many."""
-    return [statistics.fmean(losses[i - window : i]) for i in range(window, len(losses) + 1)]
+    """Mean of the last ``window`` losses; of as many as there are at the beginning."""
+    return [math.fsum(part) / len(part) for part in (losses[max(0, i - window) : i] for i in range(1, len(losses) + 1))]
 
 
-def steps_to(losses: list[float], mark: float, window: int) -> int | None:
-    """Steps until the smoothed loss is at most ``mark``."""
-    return next((window + i for i, loss in enumerate(smoothed(losses, window)) if loss <= mark), None)
+def steps_to(losses: list[float], mark: float, args: argparse.Namespace) -> int | None:
+    """Steps until the mean of the last losses, one every ``--every`` steps from step 0 on, is at most ``mark``."""
+    return next((args.every * i for i, loss in enumerate(smoothed(losses, args.window)) if loss <= mark), None)
 
 
 def table(runs: dict[str, dict[int, list[float]]], args: argparse.Namespace) -> str:
     """What the runs say so far."""
-    lines = [f"{'start':<12} {'final loss':<24} {'steps to scratch final loss':<30} share of {args.steps} steps"]
+    marks = {seed: smoothed(losses, args.window)[-1] for seed, losses in runs[SCRATCH].items()}
+    head = f"share of {args.steps} steps"
+    lines = [f"{'start':<12} {'loss at half time':<24} {'steps to scratch final loss':<30} {head:<24} mean"]
+    half = args.steps // (2 * args.every)
     for start, by_seed in runs.items():
-        finals = " ".join(f"{smoothed(losses, args.window)[-1]:.3f}" for losses in by_seed.values())
-        needed, shares = "", ""
-        if start != SCRATCH:
-            marks = {seed: smoothed(losses, args.window)[-1] for seed, losses in runs[SCRATCH].items()}
-            steps = [steps_to(losses, marks[seed], args.window) for seed, losses in by_seed.items() if seed in marks]
-            needed = " ".join("never" if n is None else str(n) for n in steps)
-            shares = " ".join("-" if n is None else f"{n / args.steps:.2f}" for n in steps)
-        lines.append(f"{start:<12} {finals:<24} {needed:<30} {shares}")
+        means = [smoothed(losses, args.window) for losses in by_seed.values()]
+        halves = " ".join(f"{mean[half]:.3f}" if half < len(mean) else "done" for mean in means)
+        if start == SCRATCH:
+            finals = ", ".join(f"{mark:.3f}" for mark in marks.values())
+            lines.append(f"{start:<12} {halves:<24} final losses: {finals}")
+            continue
+        steps = [steps_to(losses, marks[seed], args) for seed, losses in by_seed.items()]
+        needed = " ".join("never" if n is None else str(n) for n in steps)
+        shares = [math.inf if n is None else n / args.steps for n in steps]
+        each = " ".join(f"{share:.2f}" for share in shares)
+        mean = f"{math.fsum(shares) / len(shares):.2f}" if shares else ""
+        lines.append(f"{start:<12} {halves:<24} {needed:<30} {each:<24} {mean}")
     return "\n".join(lines)
 
 
@@ -236,20 +277,23 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--patch", type=int, default=32, help="voxels of a side (default: 32)")
     add("--batch", type=int, default=2, help="patches a step (default: 2)")
     add("--stacks", type=int, default=16, help="generated stacks to train on (default: 16)")
-    add("--pretrain-steps", type=int, default=1000, help="steps of 2D pretraining (default: 1000)")
-    add("--pretrain-stacks", type=int, default=40, help="generated stacks whose slices it sees (default: 40)")
+    add("--pretrain-steps", type=int, default=2400, help="2D pretraining: steps of 16 slices (default: 2400)")
+    add("--pretrain-stacks", type=int, default=160, help="generated stacks whose slices it sees (default: 160)")
     add("--lr", type=float, default=1e-3, help="AdamW's learning rate (default: 0.001)")
-    add("--encoder-lr", type=float, default=1.0, help="share of it for an inflated encoder (default: 1)")
+    add("--warmup", type=int, default=20, help="steps over which it rises (default: 20)")
     add("--norm", default="group", choices=("batch", "group", "layer"), help="decoder's norm (default: group)")
     add("--grn", action="store_true", help="GRN in the decoder (default: none, as released)")
-    add("--window", type=int, default=30, help="steps over which losses are averaged (default: 30)")
+    add("--probes", type=int, default=12, help="patches that the training loss is measured on (default: 12)")
+    add("--every", type=int, default=10, help="steps from one measurement to the next (default: 10)")
+    add("--window", type=int, default=3, help="measurements that are averaged (default: 3)")
+    add("--ema", type=float, default=0.95, help="decay of the moving average of the weights (default: 0.95)")
     add("--device", default="cpu", help="default: cpu")
     add("--threads", type=int, default=1, help="of PyTorch on the CPU (default: 1)")
     add("--minutes", type=float, default=float("inf"), help="start no further run after this time (default: never)")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.quick:
-        args.size, args.steps, args.seeds, args.stacks, args.window = "atto", 30, [0], 2, 10
+        args.size, args.steps, args.seeds, args.stacks, args.probes = "atto", 30, [0], 2, 4
         args.pretrain_steps, args.pretrain_stacks = 60, 4
     return args
 
@@ -263,12 +307,15 @@ def main(argv: list[str] | None = None) -> int:
     what = {key: value for key, value in vars(args).items() if key in _DECIDES}
     for seed in args.seeds:
         for start in runs:
+            if start != SCRATCH and seed not in runs[SCRATCH]:
+                break
+            mark = None if start == SCRATCH else smoothed(runs[SCRATCH][seed], args.window)[-1]
             path = args.output / f"{args.size}_{start}_{seed}.json"
             record = json.loads(path.read_text()) if path.is_file() else {}
-            if record.get("settings") != what:
+            if record.get("settings") != what or record.get("mark") != mark:
                 if time.monotonic() - began > 60 * args.minutes:
                     continue
-                record = {"settings": what, "losses": train(start, seed, weights, args)}
+                record = {"settings": what, "mark": mark, "losses": train(start, seed, weights, mark, args)}
                 write_json(path, record)
             runs[start][seed] = record["losses"]
     device = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"CPU ({platform.machine()})"
@@ -278,22 +325,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-_DECIDES = frozenset(
-    [
-        "size",
-        "steps",
-        "patch",
-        "batch",
-        "stacks",
-        "pretrain_steps",
-        "pretrain_stacks",
-        "lr",
-        "encoder_lr",
-        "window",
-        "norm",
-        "grn",
-    ]
-)
+_NAMED = "size steps patch batch stacks pretrain_steps pretrain_stacks lr warmup probes every ema norm grn"
+_DECIDES = frozenset(_NAMED.split())
 """Options that decide what a run gives."""
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ def worker(rank: int, world: int, trainer_name: str, report: str) -> None:
     original = trainer.train_step
 
     def observed(batch: dict[str, Any]) -> dict[str, Any]:
-        sizes.add(len(batch["data"]))
+        target = batch["target"]
+        sizes.add(len(target[0] if isinstance(target, list) else target))
         result = original(batch)
         losses.append(float(result["loss"]))
         for key, value in result.items():

@@ -13,7 +13,11 @@ import pytest
 from e2e_workplace import Workplace, model_folder, read_json
 
 pytestmark = pytest.mark.xdist_group("end_to_end")
-TRAINER = "nnUNetTrainerNeurINO_demo_EMA_NoMirroring"
+TRAINERS = (
+    "nnUNetTrainerNeurINO_demo_EMA_NoMirroring",
+    "nnUNetTrainerDINeuro_demo_TASL_NoMirroring",
+    "nnUNetTrainerDINOWindow_demo_TASL_NoMirroring",
+)
 
 
 def free_port() -> int:
@@ -22,10 +26,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_two_processes_train_one_model(workplace: Workplace, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_two_processes_train_one_model(workplace: Workplace, tmp_path: Path, trainer: str) -> None:
     report = tmp_path / "report"
     result = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "ddp_program.py"), TRAINER, str(report), str(free_port())],
+        [sys.executable, str(Path(__file__).parent / "ddp_program.py"), trainer, str(report), str(free_port())],
         env={**os.environ, **workplace.environment, "nnUNet_n_proc_DA": "0"},
         capture_output=True,
         text=True,
@@ -41,10 +46,10 @@ def test_two_processes_train_one_model(workplace: Workplace, tmp_path: Path) -> 
     # What is logged is the mean over both.
     both = np.mean([rank["losses"] for rank in ranks])
     assert ranks[0]["logged_loss"] == pytest.approx(both, abs=1e-5)
-    assert ranks[0]["terms"], "the default trainer has loss terms"
+    assert ranks[0]["terms"], "TASL is on"
     for key in ranks[0]["terms"]:
         values = np.array([rank["terms"][key] for rank in ranks])
         assert ranks[0]["logged_terms"][key] == pytest.approx(np.nanmean(values), abs=1e-6)
-    folder = model_folder(workplace, TRAINER)
+    folder = model_folder(workplace, trainer)
     assert read_json(folder / "fold_1" / "validation" / "summary.json")["foreground_mean"]["Dice"] >= 0
     assert (folder / "fold_1" / "checkpoint_final.pth").is_file()

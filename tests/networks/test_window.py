@@ -144,6 +144,23 @@ def test_the_dense_head_starts_as_nothing() -> None:
     assert torch.equal(plain(image), headed(image))
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 2, 4, 6), (1, 5, 7, 4, 6), (1, 5, 8, 3, 3), (1, 5, 1, 4, 4), (2, 5, 7, 4, 4)])
+def test_a_convolution_in_halves_is_the_plain_one(shape) -> None:
+    conv = WindowArm(3, 2, 8, 16).double().stages[0][0]
+    assert isinstance(conv, torch.nn.Conv3d)
+    volume = torch.rand(shape[0], conv.in_channels, *shape[2:], dtype=torch.float64, requires_grad=True)
+    found = conv(volume)
+    wanted = torch.nn.functional.conv3d(volume, conv.weight, padding=1)
+    torch.testing.assert_close(found, wanted)
+    weights = torch.rand_like(found)
+    for one, other in zip(
+        torch.autograd.grad((found * weights).sum(), (volume, conv.weight)),
+        torch.autograd.grad((wanted * weights).sum(), (volume, conv.weight)),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
 def test_enlarging_logits_or_features_is_the_same() -> None:
     # Why the arm may do the cheaper of the two.
     arm = WindowArm(8, 2, 8, 16, dropout=0.0).double()

@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 
 from nnunet_neurino.tracing.evidence import Evidence
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines, tips_at_border
+from nnunet_neurino.tracing.matching import best_pairs
 from nnunet_neurino.tracing.soma import find_somata
 
 _TANGENT = 8.0  # length of neurite that tells its direction at a tip, in voxels of the finest axis
@@ -24,6 +25,9 @@ _SHORT_LEEWAY = 1.0
 _SIDE_PENALTY = 2.5  # ending on another neurite's side is less likely than going on into its tip
 _SIDE_ANGLE = 0.8
 _SIDE_LENGTH = 0.6
+# Without an image:
+_SIDE_COST = 22.0  # a dearer bridge to a side is mostly the end of another neuron's neurite
+_LEAST_MERIT, _STRAIGHT = -8.0, 60.0  # a bridge between tips has at least this merit, or bends less, in degrees
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class _Bridge:
     tip: int
     goal: int
     path: Floats
+    merit: float = 0.0
+    bends: float = 0.0
 
 
 def bridge_gaps(
@@ -61,13 +67,15 @@ def bridge_gaps(
     tips = np.flatnonzero(degree <= 1)
     tangents = _tangents(lines, tips)
     bridges = _candidates(lines, pieces, degree, tips, tangents, longest, angle, sides)
-    if evidence is not None:
+    if evidence is None:
+        bridges = [bridge for bridge in bridges if _likely(bridge, degree)]
+    else:
         bridges = [b for b in (_judge(bridge, lines, evidence, least_evidence) for bridge in bridges) if b]
     count = int(pieces.max()) + 1
     somata = np.bincount(pieces[find_somata(lines)], minlength=count)
     at_border = np.zeros(len(pieces), dtype=bool) if size is None else tips_at_border(lines, size)
     exits = np.bincount(pieces[at_border], minlength=count)
-    return _build(lines, pieces, somata, exits, sorted(bridges, key=lambda b: b.cost))
+    return _draw(lines, _accept(lines, pieces, somata, exits, _in_order(bridges, degree)))
 
 
 def _tangents(lines: Lines, tips: Ints) -> dict[int, Floats | None]:
@@ -124,7 +132,8 @@ def _candidates(
                 allowed = angle * _leeway(float(gap[i]))
                 if max(own[i], there) <= allowed and _turn(tangents[tip], tangents[other]) <= 1.5 * allowed:
                     cost = distance[i] * (1 + (own[i] / angle) ** 2 + (there / angle) ** 2)
-                    found.append(_Bridge(float(cost), tip, other, path))
+                    bends = float(own[i] + there + _turn(tangents[tip], tangents[other]))
+                    found.append(_Bridge(float(cost), tip, other, path, _merit(distance[i], gap[i], bends), bends))
             elif sides and own[i] <= _SIDE_ANGLE * angle and gap[i] <= _SIDE_LENGTH * longest:
                 cost = _SIDE_PENALTY * distance[i] * (1 + 2 * (own[i] / angle) ** 2)
                 piece = int(pieces[other])
@@ -147,6 +156,18 @@ def _bend(tangent: Floats | None, vectors: Floats, distance: Floats, radius: flo
     return np.degrees(np.arctan2(aside, ahead))
 
 
+def _merit(distance: float, gap: float, bends: float) -> float:
+    """How well two tips go together, of all pairs of tips (from gaps of 3 voxels in generated neurons)."""
+    return float(-0.67 * distance - 0.06 * max(gap - 3.0, 0.0) ** 2 - 0.016 * bends)
+
+
+def _likely(bridge: _Bridge, degree: Ints) -> bool:
+    """Whether geometry alone speaks for a bridge."""
+    if degree[bridge.goal] > 1:
+        return bridge.cost <= _SIDE_COST
+    return bridge.merit >= _LEAST_MERIT or bridge.bends <= _STRAIGHT
+
+
 def _leeway(gap: float) -> float:
     """How much more a short bridge between two tips may bend: neurites wind, and two fresh ends face each other."""
     return 1.0 + _SHORT_LEEWAY * min(max((9.0 - gap) / 4.0, 0.0), 1.0)
@@ -163,10 +184,31 @@ def _judge(bridge: _Bridge, lines: Lines, evidence: Evidence, least: float) -> _
     path, brightness = evidence.path(lines.points[bridge.tip], lines.points[bridge.goal])
     if brightness < least:
         return None
-    return _Bridge(bridge.cost / (0.25 + min(brightness, 1.0)), bridge.tip, bridge.goal, path)
+    share = 0.25 + min(brightness, 1.0)
+    return _Bridge(bridge.cost / share, bridge.tip, bridge.goal, path, bridge.merit + 3.0 * share, bridge.bends)
 
 
-def _build(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list[_Bridge]) -> Lines:
+def _in_order(bridges: list[_Bridge], degree: Ints) -> list[_Bridge]:
+    """Bridges between tips that are best paired with each other, and bridges to sides; the best first."""
+    side: dict[int, float] = {}
+    for bridge in bridges:
+        if degree[bridge.goal] > 1:
+            side[bridge.tip] = min(bridge.cost, side.get(bridge.tip, np.inf))
+    between: dict[tuple[int, int], _Bridge] = {}
+    for bridge in bridges:
+        pair = (min(bridge.tip, bridge.goal), max(bridge.tip, bridge.goal))
+        if degree[bridge.goal] > 1 or bridge.cost > min(side.get(tip, np.inf) for tip in pair):
+            continue
+        if pair not in between or bridge.cost < between[pair].cost:
+            between[pair] = bridge
+    chosen = [between[pair] for pair in best_pairs({pair: bridge.merit for pair, bridge in between.items()})]
+    taken = set(map(id, chosen))
+    rest = sorted((bridge for bridge in bridges if id(bridge) not in taken), key=lambda bridge: bridge.cost)
+    return chosen + rest
+
+
+def _accept(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list[_Bridge]) -> list[_Bridge]:
+    """Those of the bridges, one after the other, that join what may be one neuron; each tip is used once."""
     degree = lines.degree()
     leader = list(range(int(pieces.max()) + 1))
 
@@ -177,13 +219,12 @@ def _build(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list[
         return piece
 
     used: set[int] = set()
-    points, radii, edges = [lines.points], [lines.radii], [lines.edges]
-    count = len(lines.points)
+    accepted: list[_Bridge] = []
     for bridge in bridges:
         a, b = top(int(pieces[bridge.tip])), top(int(pieces[bridge.goal]))
         if a == b or (somata[a] and somata[b]) or (bridge.tip in used and degree[bridge.tip]):
             continue
-        if degree[bridge.goal] > 1 and all(somata[p] or exits[p] >= 2 for p in (a, b)):
+        if degree[bridge.goal] > 1 and not _may_end_on(somata, exits, a, b, bool(accepted)):
             continue
         if bridge.goal in used and degree[bridge.goal] == 1:
             continue
@@ -191,6 +232,27 @@ def _build(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list[
         somata[b] += somata[a]
         exits[b] += exits[a]
         used |= {bridge.tip, bridge.goal}
+        accepted.append(bridge)
+    return accepted
+
+
+def _may_end_on(somata: Ints, exits: Ints, piece: int, other: int, gaps: bool) -> bool:
+    """Whether a tip of ``piece`` may lead to the side of ``other``: not where both are neurons by themselves.
+
+    A tip of a neuron with a cell body is the end of a neurite, not its beginning. In a mask with gaps (some tips face
+    each other) a piece with one end at the border may be the far end of a neurite; in one without gaps it is a neuron.
+    """
+    if somata[piece]:
+        return False
+    if gaps:
+        return exits[piece] < 2 or not (somata[other] or exits[other] >= 2)
+    return not (exits[piece] and (somata[other] or exits[other]))
+
+
+def _draw(lines: Lines, bridges: list[_Bridge]) -> Lines:
+    points, radii, edges = [lines.points], [lines.radii], [lines.edges]
+    count = len(lines.points)
+    for bridge in bridges:
         between = bridge.path[1:-1]
         chain = [bridge.tip, *range(count, count + len(between)), bridge.goal]
         count += len(between)

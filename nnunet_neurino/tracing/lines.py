@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+WIDE = 24.0  # a loop of this length is no mere hole in a neurite, in voxels of the finest axis
 _BORDER = 4.0  # a tip is this much more than its radius away from the border when it ends there
 
 
@@ -22,7 +25,8 @@ class Lines:
     Attributes:
         points: (n, 3) positions z, y, x in voxels of the finest axis.
         radii: (n,) in the same unit.
-        edges: (m, 2) indices of joined points; no cycles.
+        edges: (m, 2) indices of joined points, each once. Wide loops (of neurites that cross twice) stay until
+            crossings are taken apart; then :func:`without_cycles` breaks those that are left.
     """
 
     points: Floats
@@ -88,6 +92,58 @@ def tips_at_border(lines: Lines, size: Floats) -> NDArray[np.bool_]:
     """Which points are tips at the border of an image of ``size`` (3,) in the unit of the lines."""
     from_border = np.minimum(lines.points, size - 1 - lines.points).min(axis=1)
     return (lines.degree() <= 1) & (from_border <= lines.radii + _BORDER)
+
+
+def without_cycles(lines: Lines) -> Lines:
+    """Break every loop where it is thinnest."""
+    thinnest = lines.radii[lines.edges].min(axis=1) if len(lines.edges) else np.empty(0)
+    cost = 1.0 / np.maximum(thinnest, 1e-3) + np.arange(len(lines.edges)) * 1e-12
+    return Lines(lines.points, lines.radii, lines.edges[cheapest_forest(lines.edges, cost, len(lines.points))])
+
+
+def cheapest_forest(pairs: Ints, cost: Floats, n_points: int) -> NDArray[np.bool_]:
+    """Which pairs (m, 2), each given once, to join so that all is connected without a cycle at the least cost."""
+    low, high = np.sort(pairs, axis=1).T.astype(np.int64)
+    forest = minimum_spanning_tree(csr_array((cost, (low, high)), shape=(n_points, n_points)))
+    rows, columns = forest.nonzero()
+    kept = np.minimum(rows, columns).astype(np.int64) * n_points + np.maximum(rows, columns)
+    return np.isin(low * n_points + high, kept)
+
+
+def with_wide_loops(points: Floats, tree: Ints, closers: Ints, width: float) -> Ints:
+    """The edges of a forest and those of ``closers`` (first come, first served) that close a loop of ``width`` or more.
+
+    Narrow loops are holes and rough places of one neurite; a wide one means two ways from one place to another.
+    """
+    neighbours: list[list[int]] = [[] for _ in range(len(points))]
+    for a, b in tree.tolist():
+        neighbours[a].append(b)
+        neighbours[b].append(a)
+    kept = []
+    for a, b in closers.tolist():
+        if not _reaches(points, neighbours, a, b, width):
+            neighbours[a].append(b)
+            neighbours[b].append(a)
+            kept.append((a, b))
+    return np.concatenate([tree, np.array(kept, dtype=np.int64).reshape(-1, 2)])
+
+
+def _reaches(points: Floats, neighbours: list[list[int]], start: int, goal: int, limit: float) -> bool:
+    """Whether a way along the lines from ``start`` to ``goal`` is shorter than ``limit``."""
+    done: set[int] = set()
+    waiting = [(0.0, start)]
+    while waiting:
+        walked, here = heappop(waiting)
+        if here == goal:
+            return True
+        if here in done:
+            continue
+        done.add(here)
+        for following in neighbours[here]:
+            further = walked + math.dist(points[here], points[following])
+            if further < limit and following not in done:
+                heappush(waiting, (further, following))
+    return False
 
 
 def path_length(points: Floats) -> float:

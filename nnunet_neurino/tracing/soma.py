@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-from nnunet_neurino.tracing.lines import Ints, Lines
+from nnunet_neurino.tracing.lines import WIDE, Ints, Lines, cheapest_forest, with_wide_loops
 
 SOMA_RATIO = 2.2  # a point this many times as thick as the neurites of its piece is in a cell body
+_BODY = 1.8  # a cell body is this many times as thick as the neurites that leave it
+_LIKE = 0.65  # and not much smaller than another one in the same piece
 _REACH = 1.3, 1.0  # a cell body ends at this times its depth plus this: fronts near its surface mix its neurites
 
 
@@ -29,6 +31,27 @@ def find_somata(lines: Lines) -> Ints:
     return np.array(found, dtype=np.int64)
 
 
+def cell_bodies(lines: Lines) -> frozenset[int]:
+    """Those of :func:`find_somata` that are also much thicker than the neurites that leave them: no swellings."""
+    somata = find_somata(lines)
+    if not len(somata):
+        return frozenset()
+    found = []
+    tree = cKDTree(lines.points)
+    piece = lines.pieces()
+    largest = np.zeros(int(piece.max()) + 1)
+    np.maximum.at(largest, piece[somata], lines.radii[somata])
+    for point in somata.tolist():
+        radius = lines.radii[point]
+        if radius < _LIKE * largest[piece[point]]:
+            continue
+        around = [p for p in tree.query_ball_point(lines.points[point], 3.0 * radius) if p != point]
+        around = [p for p in around if piece[p] == piece[point]]
+        if around and radius >= _BODY * float(np.median(lines.radii[around])):
+            found.append(point)
+    return frozenset(found)
+
+
 def star_somata(lines: Lines) -> Lines:
     """Join every neurite straight to the centre of its cell body and leave out what else runs in there."""
     somata = find_somata(lines)
@@ -48,26 +71,11 @@ def star_somata(lines: Lines) -> Lines:
     edges = edges[edges[:, 0] != edges[:, 1]]
     wanted = owner < 0
     wanted[somata] = True
-    return _without_cycles(Lines(lines.points, lines.radii, edges)).keep(wanted)
-
-
-def _without_cycles(lines: Lines) -> Lines:
-    """Leave out joins that close a circle: a bundle of lines may enter one cell body twice."""
-    leader = list(range(len(lines.points)))
-
-    def top(point: int) -> int:
-        while leader[point] != point:
-            leader[point] = leader[leader[point]]
-            point = leader[point]
-        return point
-
-    kept = []
-    for i, (a, b) in enumerate(lines.edges.tolist()):
-        a, b = top(a), top(b)
-        if a != b:
-            leader[a] = b
-            kept.append(i)
-    return Lines(lines.points, lines.radii, lines.edges[kept])
+    # A bundle of lines may enter one cell body twice.
+    cost = np.where(np.isin(edges, somata).any(axis=1), 2.0, 1.0)
+    joined = cheapest_forest(edges, cost, len(lines.points))
+    edges = with_wide_loops(lines.points, edges[joined], edges[~joined], WIDE)
+    return Lines(lines.points, lines.radii, edges).keep(wanted)
 
 
 def median_of(values: np.ndarray, group: Ints) -> np.ndarray:

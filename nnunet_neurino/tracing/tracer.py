@@ -13,10 +13,10 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.swc import Tree
 from nnunet_neurino.swc.tree import SOMA
 from nnunet_neurino.tracing.bridge import bridge_gaps
-from nnunet_neurino.tracing.crossings import doubtful, split_crossings
 from nnunet_neurino.tracing.evidence import Evidence
 from nnunet_neurino.tracing.foreground import foreground
-from nnunet_neurino.tracing.lines import Floats, Ints, Lines
+from nnunet_neurino.tracing.lines import Floats, Ints, Lines, without_cycles
+from nnunet_neurino.tracing.parting import part_neurons
 from nnunet_neurino.tracing.prune import merge_close_forks, prune_spurs
 from nnunet_neurino.tracing.refine import recentre, resample, smooth, straighten_tips
 from nnunet_neurino.tracing.settings import TraceSettings
@@ -25,6 +25,7 @@ from nnunet_neurino.tracing.wave import VoxelGraph, select, thickest, voxel_grap
 
 _STANDS_OUT = 1.8
 _MOST_VOXELS = 12_000_000
+_STUBS = 0.7  # of the pruning: what sticks out a little may be the end of a neurite that crosses another one
 _DENSE = 0.5  # a neurite mask that fills more of the image than this is no neurite mask
 
 
@@ -100,17 +101,12 @@ def _join_and_part(lines: Lines, evidence: Evidence | None, size: Floats, settin
     """
     limits = settings.bridge_length, settings.bridge_angle
     lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, size)
-    if not settings.split_crossings or not len(lines.points):
+    if not len(lines.points):
         return lines
-    lines = prune_spurs(lines, settings.prune)
-    leave: frozenset[int] = frozenset()
-    while True:
-        parted, crossings = split_crossings(lines, leave)
-        parted = bridge_gaps(parted, *limits, evidence, settings.bridge_evidence, size, sides=False)
-        wrong = doubtful(parted, crossings, size)
-        if not wrong:
-            return parted
-        leave |= wrong
+    if settings.split_crossings:
+        lines = part_neurons(prune_spurs(lines, _STUBS * settings.prune), size)
+        lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, size, sides=False)
+    return without_cycles(lines)
 
 
 def _centre_lines(

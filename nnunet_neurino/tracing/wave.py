@@ -1,8 +1,8 @@
 """Centre lines by wave fronts: a wave runs from the thickest place of each component through the foreground.
 
 The voxels that the wave reaches at about the same time form fronts; the connected pieces of each front are the points
-of the centre line, at their centroids, and points whose fronts touch are joined. Where a component has loops, the
-joins with the least contact are left out. Unlike thinning this never loses an object, and there are few spurs.
+of the centre line, at their centroids, and points whose fronts touch are joined. Of narrow loops the joins with the
+least contact are left out; wide loops stay. Unlike thinning this never loses an object, and there are few spurs.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components, dijkstra, minimum_spanning_tree
+from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
 
-from nnunet_neurino.tracing.lines import Floats, Ints, Lines
+from nnunet_neurino.tracing.lines import WIDE, Floats, Ints, Lines, cheapest_forest, with_wide_loops
 
 _OFFSETS = np.array([(z, y, x) for z in (-1, 0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1)][:13])
 _FACES = np.array([(-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1)])
@@ -118,17 +118,10 @@ def wave_lines(graph: VoxelGraph, seeds: Ints, step: float) -> Lines:
     pairs = np.sort(point[graph.links[~same]].astype(np.int64), axis=1)
     keys, contact = np.unique(pairs[:, 0] * n_points + pairs[:, 1], return_counts=True)
     pairs = np.stack([keys // n_points, keys % n_points], axis=1)
-    joined = _widest_forest(pairs, contact, n_points)
-    return Lines(centre * graph.spacing, _radius(graph, centre), pairs[joined])
-
-
-def _widest_forest(pairs: Ints, contact: Ints, n_points: int) -> NDArray[np.bool_]:
-    """Which pairs to join so that all is connected without a cycle and the contact is as great as can be."""
-    cost = 1.0 / contact + np.arange(len(pairs)) * 1e-12
-    forest = minimum_spanning_tree(csr_array((cost, (pairs[:, 0], pairs[:, 1])), shape=(n_points, n_points)))
-    rows, columns = forest.nonzero()
-    low, high = np.minimum(rows, columns).astype(np.int64), np.maximum(rows, columns)
-    return np.isin(pairs[:, 0] * n_points + pairs[:, 1], low * n_points + high)
+    joined = cheapest_forest(pairs, 1.0 / contact + np.arange(len(pairs)) * 1e-12, n_points)
+    points = centre * graph.spacing
+    closers = pairs[~joined][np.argsort(-contact[~joined], kind="stable")]
+    return Lines(points, _radius(graph, centre), with_wide_loops(points, pairs[joined], closers, WIDE))
 
 
 def _onto_foreground(centre: Floats, graph: VoxelGraph, point: NDArray) -> Floats:

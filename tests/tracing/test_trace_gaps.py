@@ -4,52 +4,46 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from crossing_scenes import grown_scene, judge
 from tracing_scenes import cut_gap, mask_of, piece_at
 
 from nnunet_neurino.swc import Tree
-from nnunet_neurino.synth import GrowthSettings, SynthSettings, generate
+from nnunet_neurino.synth import GrowthSettings
 from nnunet_neurino.tracing import trace
 
 SHAPE = (64, 64, 64)
 
 
-def places_to_cut(
-    tree: Tree, count: int, rng: np.random.Generator
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Random places at least 10 voxels apart, with the direction there and a place 6 nodes up and down the tree."""
-    children = tree.n_children()
-    only_child = np.full(len(tree), -1)
-    for row, parent in enumerate(tree.parents.tolist()):
-        if parent >= 0 and children[parent] == 1:
-            only_child[parent] = row
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
-    for row in rng.permutation(len(tree)).tolist():
-        up = down = row
-        for _ in range(6):
-            up = int(tree.parents[up]) if up >= 0 else -1
-            down = int(only_child[down]) if down >= 0 else -1
-        if up < 0 or down < 0 or tree.radii[row] > 3:
-            continue
-        if all(np.linalg.norm(tree.xyz[row] - other[0]) > 10 for other in found):
-            found.append((tree.xyz[row], tree.xyz[tree.parents[row]] - tree.xyz[row], tree.xyz[up], tree.xyz[down]))
-        if len(found) == count:
-            break
-    return found
+ONE = {"neurons": (1, 1), "touches": (0, 0), "clearance": 2.5}
 
 
 def test_nine_of_ten_gaps_of_three_voxels_are_bridged() -> None:
-    bridged: list[bool] = []
-    growth = GrowthSettings(neurons=(1, 1), crossings=(0, 0), touches=(0, 0), clearance=2.5)
-    for seed in range(8):
-        volume = generate(SynthSettings(shape=(64, 80, 80), growth=growth), seed)
-        gaps = places_to_cut(volume.tree, 8, np.random.default_rng(seed))
-        mask = volume.mask > 0
-        for at, along, _, _ in gaps:
-            cut_gap(mask, tuple(at), tuple(along), 3.0)
-        tree = trace(mask)
-        bridged += [piece_at(tree, tuple(up)) == piece_at(tree, tuple(down)) for _, _, up, down in gaps]
-    assert len(bridged) > 40
-    assert np.mean(bridged) >= 0.9
+    growth = GrowthSettings(crossings=(0, 0), **ONE)
+    outcomes = [judge(grown_scene(growth, (64, 80, 80), seed, gaps=8), trace) for seed in range(12)]
+    gaps = sum(outcome.gaps for outcome in outcomes)
+    assert gaps > 60
+    assert sum(outcome.bridged for outcome in outcomes) >= 0.9 * gaps
+
+
+def test_neurons_that_do_not_touch_are_hardly_ever_joined() -> None:
+    growth = GrowthSettings(neurons=(2, 2), crossings=(0, 0), touches=(0, 0), clearance=2.5)
+    joined = {0: 0, 20: 0}
+    for seed in range(10):
+        for gaps in joined:
+            scene = grown_scene(growth, (96, 96, 96), seed, gaps)
+            outcome = judge(scene, trace)
+            joined[gaps] += 0 if outcome.crossings else outcome.joined > 0
+            assert gaps or max(outcome.parts) == 1
+    assert joined[0] <= 1
+    assert joined[20] <= 3
+
+
+def test_fibres_through_neurons_are_taken_apart_more_often_than_not() -> None:
+    growth = GrowthSettings(crossings=(1, 1), **ONE)
+    outcomes = [judge(grown_scene(growth, (64, 80, 80), seed), trace) for seed in range(16)]
+    crossings = sum(outcome.crossings for outcome in outcomes)
+    assert crossings >= 16
+    assert sum(outcome.joined for outcome in outcomes) <= 0.55 * crossings
 
 
 def passing_fibres(rng: np.random.Generator, clearance: float) -> list[Tree]:

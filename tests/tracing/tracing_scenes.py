@@ -38,10 +38,11 @@ def mask_of(
 
 def cut_gap(mask: np.ndarray, at: tuple[float, float, float], along: tuple[float, float, float], width: float) -> None:
     """Take a slab of ``width`` out of the neurite at x, y, z, across the direction ``along``."""
-    z, y, x = np.indices(mask.shape)
-    away = np.stack([x - at[0], y - at[1], z - at[2]], axis=-1)
+    low = np.maximum(np.floor(at).astype(int) - 7, 0)[::-1]
+    box = mask[tuple(slice(start, start + 16) for start in low)]
+    away = np.moveaxis(np.indices(box.shape), 0, -1)[..., ::-1] + low[::-1] - np.array(at)
     direction = np.array(along, float) / np.linalg.norm(along)
-    mask[(np.abs(away @ direction) <= width / 2) & (np.linalg.norm(away, axis=-1) <= 6)] = False
+    box[(np.abs(away @ direction) <= width / 2) & (np.linalg.norm(away, axis=-1) <= 6)] = False
 
 
 def piece_at(tree: Tree, at: tuple[float, float, float]) -> int:

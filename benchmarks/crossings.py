@@ -1,0 +1,99 @@
+"""Crossing neurons: how many crossings the tracing joins that it should not, and how many gaps it bridges.
+
+Grows neurons that cross (the kinds below), rasterises them into one mask, traces it clean and with gaps of 3 voxels cut
+at random places of each neuron, and counts. What a crossing is and when it is joined is said in
+``tests/tracing/crossing_scenes.py``. "crossings joined" counts false joins elsewhere as well, "pairs joined" the pairs
+of crossing neurons of which a traced tree carries both; "whole" are the neurons that are in one traced tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "tracing"))
+
+import numpy as np
+from crossing_scenes import Outcome, grown_scene, judge
+
+from nnunet_neurino.synth import GrowthSettings, preset
+from nnunet_neurino.tracing import trace
+
+_NONE = (0, 0)
+_SMOOTH = {
+    "soma_probability": 1.0,
+    "stems": (4, 6),
+    "branch_distance": 120.0,
+    "wander": 0.35,
+    "wiggle": 0.05,
+    "radius": (1.6, 2.6),
+    "min_radius": 1.0,
+}
+
+
+def _growth(neurons: int, fibres: int, clearance: float, **shape: object) -> GrowthSettings:
+    return GrowthSettings(
+        neurons=(neurons, neurons),
+        crossings=(fibres, fibres),
+        touches=_NONE,
+        clearance=clearance,
+        **shape,  # type: ignore[arg-type]
+    )
+
+
+KINDS: dict[str, GrowthSettings] = {
+    "one neuron": _growth(1, 0, 2.5),
+    "2 neurons, 4.0 apart": _growth(2, 0, 4.0),
+    "2 neurons, 2.5 apart": _growth(2, 0, 2.5),
+    "2 neurons, 1.5 apart": _growth(2, 0, 1.5),
+    "neuron, fibre": _growth(1, 1, 2.5),
+    "smooth neuron, fibre": _growth(1, 1, 2.5, **_SMOOTH),
+    "2 neurons, fibre": _growth(2, 1, 2.5),
+    "2 neurons, free": _growth(2, 0, -1.0),
+    "light-sheet": preset("light-sheet").growth,
+}
+
+
+def percent(part: int, whole: int) -> str:
+    """A count, of how many, and its share."""
+    share = f"{100 * part / whole:>5.1f} %" if whole else "       "
+    return f"{part:>5d}/{whole:<4d}{share}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", metavar="N", type=int, default=20, help="scenes of each kind (default: 20)")
+    parser.add_argument("--first", metavar="SEED", type=int, default=0, help="seed of the first scene (default: 0)")
+    parser.add_argument(
+        "--side", metavar="N", type=int, default=128, help="side of the volumes in voxels (default: 128)"
+    )
+    parser.add_argument("--gaps", metavar="N", type=int, default=20, help="gaps in each neuron (default: 20)")
+    parser.add_argument(
+        "--kinds", metavar="NAME", nargs="*", choices=KINDS, default=list(KINDS), help="kinds of scenes"
+    )
+    parser.add_argument("--list", action="store_true", help="also print the seeds of scenes with joined neurons")
+    args = parser.parse_args()
+    print(f"{'kind':<22}{'gaps':>5}  {'crossings joined':<16}{'pairs joined':<17}{'gaps bridged':<17}{'whole':>7}")
+    for kind in args.kinds:
+        for gaps in (0, args.gaps):
+            outcomes: list[Outcome] = []
+            joined: list[int] = []
+            for seed in range(args.first, args.first + args.scenes):
+                outcomes.append(judge(grown_scene(KINDS[kind], (args.side,) * 3, seed, gaps), trace))
+                if outcomes[-1].joined:
+                    joined.append(seed)
+            print(
+                f"{kind:<22}{gaps:>5}  "
+                + percent(sum(o.joined for o in outcomes), sum(o.crossings for o in outcomes))
+                + percent(sum(o.joined_pairs for o in outcomes), sum(o.pairs for o in outcomes))
+                + percent(sum(o.bridged for o in outcomes), sum(o.gaps for o in outcomes))
+                + f"{np.mean([part == 1 for o in outcomes for part in o.parts]):>7.0%}",
+                flush=True,
+            )
+            if args.list and joined:
+                print("  joined:", *joined)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""What neurons a connected piece would fall into if some crossings were taken apart, and how plausible they are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnunet_neurino.tracing.arms import Network
+from nnunet_neurino.tracing.crossings import Crossing
+from nnunet_neurino.tracing.lines import Floats, tips_at_border
+
+# Logarithms of how much more or less often a neuron looks like this.
+_TWO_BODIES = -5.0
+_FIBRE = 2.0  # no fork, from border to border
+_UNFORKED = -0.5  # no fork, and an end inside the image
+_ROOTLESS = -1.0  # forks and an end at the border, but no cell body
+_ORPHAN = -2.0  # forks, but neither cell body nor an end at the border
+_ENDS_ON_NONE = -3.0  # a neurite that ends on another one but belongs to no cell body is more likely its branch
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A connected piece of a network: what its branches bring to a neuron.
+
+    Attributes:
+        network: the whole network.
+        branches: numbers of the piece's branches.
+        meetings: for each of its forks the branches that meet there.
+        tips, exits, somata: for each of them its number of tips, of tips at the border, of cell bodies along it.
+    """
+
+    network: Network
+    branches: list[int]
+    meetings: dict[int, list[int]]
+    tips: dict[int, int]
+    exits: dict[int, int]
+    somata: dict[int, int]
+
+    def worth(self, made: list[Crossing]) -> float:
+        """Logarithm of how plausible the neurons are, if the crossings ``made`` are taken apart."""
+        inner = {number for crossing in made for number in crossing.inner}
+        own = [number for number in self.branches if number not in inner]
+        groups = self._groups(made, inner)
+        leader = _leaders(own, [group for group, _ in groups])
+        forked: dict[int, bool] = defaultdict(bool)
+        bodies: dict[int, int] = defaultdict(int)
+        exits: dict[int, int] = defaultdict(int)
+        for group, body in groups:
+            forked[leader[group[0]]] |= len(group) > 2
+            bodies[leader[group[0]]] += body
+        for number in own:
+            exits[leader[number]] += self.exits[number]
+            bodies[leader[number]] += self.somata[number]
+        worth = sum(crossing.odds for crossing in made)
+        for crossing in made:
+            if len(crossing.rest) == 1 and not bodies[leader[crossing.arms[crossing.rest[0]].branch]]:
+                worth += _ENDS_ON_NONE
+        # Where nothing has a cell body or reaches the border, that says nothing.
+        rooted = any(exits.values()) or any(bodies.values())
+        for neuron in set(leader.values()):
+            if bodies[neuron]:
+                worth += _TWO_BODIES * (bodies[neuron] - 1)
+            elif not forked[neuron]:
+                worth += _FIBRE if exits[neuron] == 2 else _UNFORKED * rooted
+            elif rooted:
+                worth += _ROOTLESS if exits[neuron] else _ORPHAN
+        return worth
+
+    def _groups(self, made: list[Crossing], inner: set[int]) -> list[tuple[list[int], bool]]:
+        """Branches that meet, and whether they do so in a cell body."""
+        taken = {fork for crossing in made for fork in crossing.forks}
+        groups = [(group, fork in self.network.bodies) for fork, group in self.meetings.items() if fork not in taken]
+        for crossing in made:
+            for side in (crossing.through, crossing.rest):
+                groups.append(([crossing.arms[k].branch for k in side], False))
+        if inner:
+            groups = [([number for number in group if number not in inner], body) for group, body in groups]
+        return [(group, body) for group, body in groups if group]
+
+
+def pieces_of(network: Network, size: Floats) -> dict[int, Piece]:
+    """The connected pieces of a network in an image of ``size`` (3,), by their numbers in ``lines.pieces()``."""
+    lines = network.lines
+    piece = lines.pieces()
+    border, free = tips_at_border(lines, size), lines.degree() <= 1
+    found: dict[int, Piece] = {}
+    for number, path in enumerate(network.branches):
+        of = found.setdefault(int(piece[path[0]]), Piece(network, [], {}, {}, {}, {}))
+        ends = [point for point in (path[0], path[-1]) if free[point]]
+        of.branches.append(number)
+        of.tips[number] = len(ends)
+        of.exits[number] = int(np.count_nonzero(border[ends])) if ends else 0
+        of.somata[number] = len(network.bodies.intersection(path) - network.leaving.keys())
+    for fork, leaving in network.leaving.items():
+        if int(piece[fork]) in found:
+            found[int(piece[fork])].meetings[fork] = [number for number, _ in leaving]
+    return found
+
+
+def _leaders(own: list[int], groups: list[list[int]]) -> dict[int, int]:
+    """For each branch the one that stands for all that are joined to it."""
+    leader = {number: number for number in own}
+
+    def top(number: int) -> int:
+        while leader[number] != number:
+            leader[number] = leader[leader[number]]
+            number = leader[number]
+        return number
+
+    for group in groups:
+        for other in group[1:]:
+            leader[top(other)] = top(group[0])
+    return {number: top(number) for number in own}

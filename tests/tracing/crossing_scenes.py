@@ -1,0 +1,194 @@
+"""Scenes of neurons that cross, with and without gaps, and the count of what a tracing joins that it should not.
+
+A *crossing* is a place where the masks of two neurons overlap or touch (nearer than a voxel), all such places within a
+few voxels taken for one. It is *joined* if the tracing leads from one neuron to the other there: the nodes of the
+tracing that lie on both neurons at once are on no side, and a connected stretch of them that continues for at least
+``STUB`` voxels on each of the two joins them. A join far from every crossing counts as well: it is a false bridge.
+A *pair* of neurons that cross is joined if any one traced component carries more than ``STUB`` voxels of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+from tracing_scenes import cut_gap, mask_of, piece_at
+
+from nnunet_neurino.swc import Tree
+from nnunet_neurino.synth import GrowthSettings, SynthSettings
+from nnunet_neurino.synth.growth import grow_trees
+
+STUB = 6.0  # voxels: less of another neuron is inaccuracy, not a neuron
+_TOUCHING = 1.0  # voxels between two surfaces whose masks may touch
+_ONE_PLACE = 8.0  # contacts nearer to each other than this are one crossing
+_UNSURE = 1.5  # a node that is so much nearer to the one neuron than to the other, or less, is on no side
+_NEAR_CROSSING = 10.0
+
+Place = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Neurons, the mask of all of them with gaps cut, and where: for each gap the place, direction, and both sides."""
+
+    trees: tuple[Tree, ...]
+    mask: NDArray[np.bool_]
+    gaps: list[Place]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a scene.
+
+    Attributes:
+        crossings, joined: number of crossings, and of those joined (with false bridges elsewhere).
+        pairs, joined_pairs: number of pairs of neurons that cross, and of those joined anywhere.
+        gaps, bridged: number of gaps, and of those bridged.
+        parts: number of traced components that carry a good part of each neuron, 1 if none was broken.
+    """
+
+    crossings: int
+    joined: int
+    pairs: int
+    joined_pairs: int
+    gaps: int
+    bridged: int
+    parts: tuple[int, ...]
+
+
+def places_to_cut(tree: Tree, count: int, rng: np.random.Generator) -> list[Place]:
+    """Random places at least 10 voxels apart, with the direction there and a place 6 nodes up and down the tree."""
+    children = tree.n_children()
+    only_child = np.full(len(tree), -1)
+    for row, parent in enumerate(tree.parents.tolist()):
+        if parent >= 0 and children[parent] == 1:
+            only_child[parent] = row
+    found: list[Place] = []
+    for row in rng.permutation(len(tree)).tolist():
+        up = down = row
+        for _ in range(6):
+            up = int(tree.parents[up]) if up >= 0 else -1
+            down = int(only_child[down]) if down >= 0 else -1
+        if up < 0 or down < 0 or tree.radii[row] > 3:
+            continue
+        if all(np.linalg.norm(tree.xyz[row] - other[0]) > 10 for other in found):
+            found.append((tree.xyz[row], tree.xyz[tree.parents[row]] - tree.xyz[row], tree.xyz[up], tree.xyz[down]))
+        if len(found) == count:
+            break
+    return found
+
+
+def grown_scene(growth: GrowthSettings, shape: tuple[int, int, int], seed: int, gaps: int = 0) -> Scene:
+    """Neurons as ``neurino synth`` grows them, with ``gaps`` gaps of 3 voxels in each."""
+    trees = grow_trees(SynthSettings(shape=shape, growth=growth), np.random.default_rng(seed))
+    return scene_of(trees, shape, seed, gaps)
+
+
+def scene_of(trees: Sequence[Tree], shape: tuple[int, int, int], seed: int, gaps: int) -> Scene:
+    """The scene of given neurons."""
+    mask = mask_of(list(trees), shape)
+    rng = np.random.default_rng(seed)
+    places = [place for tree in trees for place in (places_to_cut(tree, gaps, rng) if gaps else ())]
+    for at, along, _, _ in places:
+        cut_gap(mask, tuple(at), tuple(along), 3.0)
+    return Scene(tuple(trees), mask, places)
+
+
+def crossings_of(trees: Sequence[Tree]) -> list[tuple[int, int, NDArray[np.float64]]]:
+    """Every crossing: the numbers of its two neurons and its place x, y, z."""
+    found = []
+    for j in range(len(trees)):
+        for i in range(j):
+            tree = cKDTree(trees[j].xyz)
+            distance, nearest = tree.query(trees[i].xyz, k=min(5, len(trees[j])))
+            surface = (distance - trees[j].radii[nearest] - trees[i].radii[:, None]).min(axis=1)
+            places = trees[i].xyz[surface < _TOUCHING]
+            if len(places) > 1:
+                cluster = fcluster(linkage(places, "single"), _ONE_PLACE, "distance")
+            else:
+                cluster = np.ones(len(places), dtype=int)
+            found += [(i, j, places[cluster == c].mean(axis=0)) for c in np.unique(cluster)]
+    return found
+
+
+def judge(scene: Scene, trace: Callable[[NDArray[np.bool_]], Tree]) -> Outcome:
+    """Trace a scene and count."""
+    traced = trace(scene.mask)
+    side = _sides(traced, scene.trees)
+    cable = _cable(traced, traced.piece_labels(), side, len(scene.trees))
+    crossings = crossings_of(scene.trees)
+    at_crossing: set[int] = set()
+    elsewhere = 0
+    for i, j, place in _joins(traced, side):
+        near = [
+            (float(np.linalg.norm(place - where)), n) for n, (a, b, where) in enumerate(crossings) if (a, b) == (i, j)
+        ]
+        if near and min(near)[0] <= _NEAR_CROSSING:
+            at_crossing.add(min(near)[1])
+        else:
+            elsewhere += 1
+    pairs = {(i, j) for i, j, _ in crossings}
+    carries = cable > STUB
+    return Outcome(
+        crossings=len(crossings),
+        joined=len(at_crossing) + elsewhere,
+        pairs=len(pairs),
+        joined_pairs=sum(bool((carries[:, i] & carries[:, j]).any()) for i, j in pairs),
+        gaps=len(scene.gaps),
+        bridged=sum(piece_at(traced, tuple(up)) == piece_at(traced, tuple(down)) for _, _, up, down in scene.gaps),
+        parts=tuple((cable > 2 * STUB).sum(axis=0).tolist()),
+    )
+
+
+def _sides(traced: Tree, trees: Sequence[Tree]) -> NDArray[np.int64]:
+    """The neuron on which each traced node lies, or -1 where that is not sure."""
+    surface = []
+    for tree in trees:
+        distance, nearest = cKDTree(tree.xyz).query(traced.xyz, k=min(5, len(tree)))
+        surface.append((distance - tree.radii[nearest]).min(axis=1))
+    ranked = np.sort(np.stack(surface), axis=0)
+    side = np.argmin(np.stack(surface), axis=0).astype(np.int64)
+    if len(trees) > 1:
+        side[ranked[1] - ranked[0] <= _UNSURE] = -1
+    return side
+
+
+def _cable(traced: Tree, group: NDArray, side: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """Cable (groups, neurons) of each group of nodes that lies on each neuron."""
+    total = np.zeros((int(group.max()) + 1 if len(group) else 0, count))
+    child, parent = traced.edges().T
+    sure = (side[child] >= 0) & (side[child] == side[parent])
+    np.add.at(total, (group[child[sure]], side[child[sure]]), traced.edge_lengths()[sure])
+    return total
+
+
+def _joins(traced: Tree, side: NDArray[np.int64]) -> list[tuple[int, int, NDArray[np.float64]]]:
+    """Where the tracing leads from one neuron to another: both numbers, the smaller first, and the place."""
+    n = len(traced)
+    child, parent = traced.edges().T
+    same = side[child] == side[parent]
+    links = coo_array((np.ones(int(same.sum())), (child[same], parent[same])), shape=(n, n))
+    runs, run = connected_components(links, directed=False)
+    length = np.bincount(run[child[same]], traced.edge_lengths()[same], minlength=runs)
+    run_side = np.full(runs, -1)
+    run_side[run] = side
+    long = (run_side >= 0) & (length >= STUB)
+    around: dict[int, list[int]] = {}
+    found = []
+    for a, b in zip(child[~same].tolist(), parent[~same].tolist(), strict=True):
+        for here, there in ((a, b), (b, a)):
+            if side[here] < 0 and long[run[there]]:
+                around.setdefault(int(run[here]), []).append(there)
+        if long[run[a]] and long[run[b]]:
+            i, j = sorted((int(side[a]), int(side[b])))
+            found.append((i, j, traced.xyz[[a, b]].mean(axis=0)))
+    for nodes in around.values():
+        on = sorted(set(side[nodes].tolist()))
+        found += [(i, j, traced.xyz[nodes].mean(axis=0)) for at, j in enumerate(on) for i in on[:at]]
+    return found

@@ -27,16 +27,18 @@ _LEAST_CHAIN = -9.0
 _MOST_STEPS = 300
 
 
-def part_neurons(lines: Lines, size: Floats) -> Lines:
+def part_neurons(lines: Lines, size: Floats, gaps: bool = False) -> Lines:
     """Replace crossings of two neurites by lines that run past each other.
 
     Args:
         lines: centre lines.
         size: (3,) extent of the image in the unit of the lines.
+        gaps: whether the mask has gaps. Where some have been bridged, others have not: a piece that comes from nowhere
+            says nothing then.
     """
     for _ in range(_ROUNDS):
         network = Network.of(lines, cell_bodies(lines))
-        pieces = pieces_of(network, size)
+        pieces = pieces_of(network, size, gaps)
         number = lines.pieces()
         candidates: dict[int, list[Crossing]] = {}
         for crossing in crossings_in(network):

@@ -26,12 +26,14 @@ class Piece:
 
     Attributes:
         network: the whole network.
+        gaps: whether the mask has gaps.
         branches: numbers of the piece's branches.
         meetings: for each of its forks the branches that meet there.
         tips, exits, somata: for each of them its number of tips, of tips at the border, of cell bodies along it.
     """
 
     network: Network
+    gaps: bool
     branches: list[int]
     meetings: dict[int, list[int]]
     tips: dict[int, int]
@@ -57,15 +59,15 @@ class Piece:
         for crossing in made:
             if len(crossing.rest) == 1 and not bodies[leader[crossing.arms[crossing.rest[0]].branch]]:
                 worth += _ENDS_ON_NONE
-        # Where nothing has a cell body or reaches the border, that says nothing.
-        rooted = any(exits.values()) or any(bodies.values())
+        # Where nothing has a cell body or reaches the border, or a gap may have cut it off, that says nothing.
+        rooted = not self.gaps and (any(exits.values()) or any(bodies.values()))
         for neuron in set(leader.values()):
             if bodies[neuron]:
                 worth += _TWO_BODIES * (bodies[neuron] - 1)
             elif not forked[neuron]:
                 worth += _FIBRE if exits[neuron] == 2 else _UNFORKED * rooted
-            elif rooted:
-                worth += _ROOTLESS if exits[neuron] else _ORPHAN
+            else:
+                worth += rooted * (_ROOTLESS if exits[neuron] else _ORPHAN)
         return worth
 
     def _groups(self, made: list[Crossing], inner: set[int]) -> list[tuple[list[int], bool]]:
@@ -80,14 +82,14 @@ class Piece:
         return [(group, body) for group, body in groups if group]
 
 
-def pieces_of(network: Network, size: Floats) -> dict[int, Piece]:
+def pieces_of(network: Network, size: Floats, gaps: bool) -> dict[int, Piece]:
     """The connected pieces of a network in an image of ``size`` (3,), by their numbers in ``lines.pieces()``."""
     lines = network.lines
     piece = lines.pieces()
     border, free = tips_at_border(lines, size), lines.degree() <= 1
     found: dict[int, Piece] = {}
     for number, path in enumerate(network.branches):
-        of = found.setdefault(int(piece[path[0]]), Piece(network, [], {}, {}, {}, {}))
+        of = found.setdefault(int(piece[path[0]]), Piece(network, gaps, [], {}, {}, {}, {}))
         ends = [point for point in (path[0], path[-1]) if free[point]]
         of.branches.append(number)
         of.tips[number] = len(ends)

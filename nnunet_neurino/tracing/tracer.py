@@ -100,11 +100,13 @@ def _join_and_part(lines: Lines, evidence: Evidence | None, size: Floats, settin
     have cut in two where they met on a loop is joined last, when crossings no longer close false loops.
     """
     limits = settings.bridge_length, settings.bridge_angle
+    edges = len(lines.edges)
     lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, size)
     if not len(lines.points):
         return lines
     if settings.split_crossings:
-        lines = part_neurons(prune_spurs(lines, _STUBS * settings.prune), size)
+        gaps = len(lines.edges) > edges
+        lines = part_neurons(prune_spurs(lines, _STUBS * settings.prune), size, gaps)
         lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, size, sides=False)
     return without_cycles(lines)
 

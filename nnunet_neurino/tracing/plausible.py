@@ -15,6 +15,7 @@ from nnunet_neurino.tracing.lines import Floats, tips_at_border
 _TWO_BODIES = -5.0
 _FIBRE = 2.0  # no fork, from border to border
 _UNFORKED = -0.5  # no fork, and an end inside the image
+_LOOSE_FIBRE = 1.0  # the same where ends say nothing
 _ROOTLESS = -1.0  # forks and an end at the border, but no cell body
 _ORPHAN = -2.0  # forks, but neither cell body nor an end at the border
 _ENDS_ON_NONE = -3.0  # a neurite that ends on another one but belongs to no cell body is more likely its branch
@@ -65,7 +66,7 @@ class Piece:
             if bodies[neuron]:
                 worth += _TWO_BODIES * (bodies[neuron] - 1)
             elif not forked[neuron]:
-                worth += _FIBRE if exits[neuron] == 2 else _UNFORKED * rooted
+                worth += _FIBRE if exits[neuron] == 2 else _UNFORKED if rooted else _LOOSE_FIBRE
             else:
                 worth += rooted * (_ROOTLESS if exits[neuron] else _ORPHAN)
         return worth

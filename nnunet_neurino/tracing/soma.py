@@ -9,7 +9,7 @@ from nnunet_neurino.tracing.lines import WIDE, Ints, Lines, cheapest_forest, wit
 
 SOMA_RATIO = 2.2  # a point this many times as thick as the neurites of its piece is in a cell body
 _BODY = 1.8  # a cell body is this many times as thick as the neurites that leave it
-_LIKE = 0.65  # and not much smaller than another one in the same piece
+_LIKE, _LIKE_SWELLING = 0.65, 0.9  # and at least this share of the thickest one in the same piece
 _REACH = 1.3, 1.0  # a cell body ends at this times its depth plus this: fronts near its surface mix its neurites
 
 
@@ -38,12 +38,13 @@ def cell_bodies(lines: Lines) -> frozenset[int]:
         return frozenset()
     found = []
     tree = cKDTree(lines.points)
-    piece = lines.pieces()
+    piece, degree = lines.pieces(), lines.degree()
     largest = np.zeros(int(piece.max()) + 1)
     np.maximum.at(largest, piece[somata], lines.radii[somata])
     for point in somata.tolist():
         radius = lines.radii[point]
-        if radius < _LIKE * largest[piece[point]]:
+        share = _LIKE if degree[point] > 2 else _LIKE_SWELLING  # a swelling lies on one neurite
+        if radius < share * largest[piece[point]]:
             continue
         around = [p for p in tree.query_ball_point(lines.points[point], 3.0 * radius) if p != point]
         around = [p for p in around if piece[p] == piece[point]]

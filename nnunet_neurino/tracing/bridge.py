@@ -26,7 +26,7 @@ _SIDE_PENALTY = 2.5  # ending on another neurite's side is less likely than goin
 _SIDE_ANGLE = 0.8
 _SIDE_LENGTH = 0.6
 # Without an image:
-_SIDE_COST = 22.0  # a dearer bridge to a side is mostly the end of another neuron's neurite
+_SIDE_COST = 26.0  # a dearer bridge to a side is mostly the end of another neuron's neurite
 _LEAST_MERIT, _STRAIGHT = -8.0, 60.0  # a bridge between tips has at least this merit, or bends less, in degrees
 
 

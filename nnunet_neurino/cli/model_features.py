@@ -54,8 +54,8 @@ def model_feature_figure(
         network = _untrained(predictor).to(device)
     if isinstance(network, DINOWindow):
         raise NeurinoError(
-            f"{folder}: the encoder of a DINOWindow is a 2D network that was never trained here: there is no before and "
-            "after to compare; pictures of features are for models of NeurINO and DINeuro"
+            f"{folder}: the encoder of a DINOWindow is a 2D network that was never trained here: there is no before "
+            "and after to compare; pictures of features are for models of NeurINO and DINeuro"
         )
     patch, patch_spacing = preprocessed_patch(predictor, image, spacing)
     untrained = {"random weights": encoder_features(network, patch)}

@@ -131,7 +131,7 @@ class Pretrainer(nn.Module):
 
 def pretrained(args: argparse.Namespace) -> dict[str, Tensor]:
     """The 2D weights as timm names them, from --output or trained now."""
-    path = args.output / f"pretrained_{args.size}_{args.pretrain_steps}.pt"
+    path = args.output / f"pretrained_{args.size}_{args.pretrain_steps}_{args.pretrain_patch}.pt"
     if path.is_file():
         return torch.load(path, weights_only=True)
     torch.manual_seed(0)
@@ -141,7 +141,7 @@ def pretrained(args: argparse.Namespace) -> dict[str, Tensor]:
     step_of = _optimiser(network, args.lr, min(100, args.pretrain_steps // 4), falls_over=args.pretrain_steps)
     with tqdm(range(args.pretrain_steps), desc="2D pretraining") as bar:
         for step in bar:
-            images, masks = crops(stacks, (1, args.patch, args.patch), 16, rng)
+            images, masks = crops(stacks, (1, args.pretrain_patch, args.pretrain_patch), 16, rng)
             images, masks = images[:, :, 0].to(args.device), masks[:, 0].to(args.device)
             loss = dice_and_ce(network(images), masks)
             step_of(loss, step)
@@ -277,7 +277,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--patch", type=int, default=32, help="voxels of a side (default: 32)")
     add("--batch", type=int, default=2, help="patches a step (default: 2)")
     add("--stacks", type=int, default=16, help="generated stacks to train on (default: 16)")
-    add("--pretrain-steps", type=int, default=2400, help="2D pretraining: steps of 16 slices (default: 2400)")
+    add("--pretrain-steps", type=int, default=3000, help="2D pretraining: steps of 16 slices (default: 3000)")
+    add("--pretrain-patch", type=int, default=48, help="2D pretraining: pixels of a side (default: 48)")
     add("--pretrain-stacks", type=int, default=160, help="generated stacks whose slices it sees (default: 160)")
     add("--lr", type=float, default=1e-3, help="AdamW's learning rate (default: 0.001)")
     add("--warmup", type=int, default=20, help="steps over which it rises (default: 20)")
@@ -294,7 +295,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     torch.set_num_threads(args.threads)
     if args.quick:
         args.size, args.steps, args.seeds, args.stacks, args.probes = "atto", 30, [0], 2, 4
-        args.pretrain_steps, args.pretrain_stacks = 60, 4
+        args.pretrain_steps, args.pretrain_patch, args.pretrain_stacks = 60, 32, 4
     return args
 
 
@@ -325,7 +326,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-_NAMED = "size steps patch batch stacks pretrain_steps pretrain_stacks lr warmup probes every ema norm grn"
+_NAMED = "size steps patch batch stacks pretrain_steps pretrain_patch pretrain_stacks lr warmup probes every ema norm grn"
 _DECIDES = frozenset(_NAMED.split())
 """Options that decide what a run gives."""
 

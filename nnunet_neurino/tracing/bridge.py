@@ -18,7 +18,8 @@ from scipy.spatial import cKDTree
 from nnunet_neurino.tracing.evidence import Evidence
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines, tips_at_border
 from nnunet_neurino.tracing.matching import best_pairs
-from nnunet_neurino.tracing.soma import find_somata
+from nnunet_neurino.tracing.soma import cell_bodies, find_somata
+from nnunet_neurino.tracing.stems import Stems, with_stems
 
 _TANGENT = 8.0  # length of neurite that tells its direction at a tip, in voxels of the finest axis
 _SHORT_LEEWAY = 1.0
@@ -28,6 +29,9 @@ _SIDE_LENGTH = 0.6
 # Without an image:
 _SIDE_COST = 26.0  # a dearer bridge to a side is mostly the end of another neuron's neurite
 _LEAST_MERIT, _STRAIGHT = -8.0, 60.0  # a bridge between tips has at least this merit, or bends less, in degrees
+
+
+_FACING = 50.0  # degrees: a tip and a stem that face each other better are a gap
 
 
 @dataclass(frozen=True)
@@ -63,19 +67,24 @@ def bridge_gaps(
     if longest <= 0 or len(lines.points) < 2:
         return lines
     pieces = lines.pieces()
-    degree = lines.degree()
-    tips = np.flatnonzero(degree <= 1)
-    tangents = _tangents(lines, tips)
-    bridges = _candidates(lines, pieces, degree, tips, tangents, longest, angle, sides)
-    if evidence is None:
-        bridges = [bridge for bridge in bridges if _likely(bridge, degree)]
-    else:
-        bridges = [b for b in (_judge(bridge, lines, evidence, least_evidence) for bridge in bridges) if b]
     count = int(pieces.max()) + 1
     somata = np.bincount(pieces[find_somata(lines)], minlength=count)
     at_border = np.zeros(len(pieces), dtype=bool) if size is None else tips_at_border(lines, size)
     exits = np.bincount(pieces[at_border], minlength=count)
-    return _draw(lines, _accept(lines, pieces, somata, exits, _in_order(bridges, degree)))
+    stems = with_stems(lines, cell_bodies(lines)) if sides else Stems(lines, len(lines.points), [], {})
+    lines, pieces = stems.lines, np.concatenate([pieces, pieces[np.array(stems.at, dtype=np.int64)]])
+    degree = lines.degree()
+    tips = np.flatnonzero(degree <= 1)
+    tangents = _tangents(lines, tips[tips < stems.first]) | stems.tangents
+    bridges = _candidates(lines, pieces, degree, tips, tangents, longest, angle, stems.first if sides else 0)
+    if evidence is None:
+        bridges = [bridge for bridge in bridges if _likely(bridge, degree)]
+    else:
+        bridges = [b for b in (_judge(bridge, lines, evidence, least_evidence) for bridge in bridges) if b]
+    accepted = _accept(lines, pieces, somata, exits, _in_order(bridges, degree), stems.first)
+    return stems.unused_left_out(
+        _draw(lines, accepted), {end for bridge in accepted for end in (bridge.tip, bridge.goal)}
+    )
 
 
 def _tangents(lines: Lines, tips: Ints) -> dict[int, Floats | None]:
@@ -107,7 +116,7 @@ def _candidates(
     tangents: dict[int, Floats | None],
     longest: float,
     angle: float,
-    sides: bool,
+    may_end: int,
 ) -> list[_Bridge]:
     points, radii = lines.points, lines.radii
     # A tip lies up to a radius behind the end of its neurite.
@@ -134,7 +143,7 @@ def _candidates(
                     cost = distance[i] * (1 + (own[i] / angle) ** 2 + (there / angle) ** 2)
                     bends = float(own[i] + there + _turn(tangents[tip], tangents[other]))
                     found.append(_Bridge(float(cost), tip, other, path, _merit(distance[i], gap[i], bends), bends))
-            elif sides and own[i] <= _SIDE_ANGLE * angle and gap[i] <= _SIDE_LENGTH * longest:
+            elif tip < may_end and own[i] <= _SIDE_ANGLE * angle and gap[i] <= _SIDE_LENGTH * longest:
                 cost = _SIDE_PENALTY * distance[i] * (1 + 2 * (own[i] / angle) ** 2)
                 piece = int(pieces[other])
                 if piece not in best_side or cost < best_side[piece].cost:
@@ -207,7 +216,7 @@ def _in_order(bridges: list[_Bridge], degree: Ints) -> list[_Bridge]:
     return chosen + rest
 
 
-def _accept(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list[_Bridge]) -> list[_Bridge]:
+def _accept(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list[_Bridge], stems: int) -> list[_Bridge]:
     """Those of the bridges, one after the other, that join what may be one neuron; each tip is used once."""
     degree = lines.degree()
     leader = list(range(int(pieces.max()) + 1))
@@ -222,9 +231,13 @@ def _accept(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list
     accepted: list[_Bridge] = []
     for bridge in bridges:
         a, b = top(int(pieces[bridge.tip])), top(int(pieces[bridge.goal]))
-        if a == b or (somata[a] and somata[b]) or (bridge.tip in used and degree[bridge.tip]):
+        if a == b or (bridge.tip in used and degree[bridge.tip]):
             continue
-        if degree[bridge.goal] > 1 and not _may_end_on(somata, exits, a, b, bool(accepted)):
+        crosses = max(bridge.tip, bridge.goal) >= stems
+        if somata[a] and somata[b] and not crosses:
+            continue
+        gaps = bool(accepted) or (crosses and bridge.bends <= _FACING)
+        if (degree[bridge.goal] > 1 or crosses) and not _may_end_on(somata, exits, a, b, gaps, crosses):
             continue
         if bridge.goal in used and degree[bridge.goal] == 1:
             continue
@@ -236,12 +249,14 @@ def _accept(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list
     return accepted
 
 
-def _may_end_on(somata: Ints, exits: Ints, piece: int, other: int, gaps: bool) -> bool:
+def _may_end_on(somata: Ints, exits: Ints, piece: int, other: int, gaps: bool, crosses: bool) -> bool:
     """Whether a tip of ``piece`` may lead to the side of ``other``: not where both are neurons by themselves.
 
     A tip of a neuron with a cell body is the end of a neurite, not its beginning. In a mask with gaps (some tips face
     each other) a piece with one end at the border may be the far end of a neurite; in one without gaps it is a neuron.
     """
+    if crosses and gaps:
+        return True
     if somata[piece]:
         return False
     if gaps:

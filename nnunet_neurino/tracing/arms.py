@@ -8,7 +8,7 @@ import numpy as np
 
 from nnunet_neurino.tracing.lines import Floats, Lines, path_length
 
-_REACH = 12.0  # length of an arm that tells its direction, in voxels of the finest axis
+REACHES = 6.0, 24.0  # lengths of an arm that tell its direction here and at large, in voxels of the finest axis
 _NEAR = 1.5, 1.0  # arms begin this times the radius plus this from the middle of the forks
 _LOOK_BACK = 5  # points that tell a neurite's direction at a fork
 _ONWARD = 0.3  # cosine of the greatest bend of a neurite that goes on through a fork
@@ -52,9 +52,8 @@ class Arm:
     Attributes:
         branch: number of the branch that it begins with.
         path: points of that branch up to where the arm is out of the zone; leads away from the zone.
-        start: where its direction is taken from.
-        outer: (n, 3) positions from there on, as far as they matter.
-        direction: unit vector away from the zone, zero where the arm is too short to have one.
+        start: where its directions are taken from.
+        directions: for each of ``REACHES`` the unit vector away from the zone, zero where the arm is too short for one.
         radius: typical radius.
         length: length of its neurite, through forks straight on, as far as it matters for its direction.
     """
@@ -62,8 +61,7 @@ class Arm:
     branch: int
     path: list[int]
     start: Floats
-    outer: Floats
-    direction: Floats
+    directions: tuple[Floats, ...]
     radius: float
     length: float
 
@@ -90,21 +88,25 @@ def arms_of(network: Network, zone: list[int], inner: frozenset[int]) -> list[Ar
 
 def _arm(network: Network, branch: int, first: list[int], centre: Floats, near: float) -> Arm:
     points, radii = network.lines.points, network.lines.radii
-    path, own = _onward(network, first, near + _REACH)
+    path, own = _onward(network, first, near + REACHES[-1])
     away = np.linalg.norm(points[path] - centre, axis=1)
     out = away >= near
     begin = int(np.argmax(out)) if out.any() else len(path) - 1
     outer = points[path[begin:]]
     length = path_length(points[path])
-    if len(outer) > 2 and path_length(outer) >= 2.0:
-        direction = outer[1:].mean(axis=0) - outer[0]
-    else:  # a stub: where its end lies is all that it tells
-        direction = points[path[-1]] - centre
-    norm = float(np.linalg.norm(direction))
-    direction = direction / norm if norm > 1e-9 and length >= 1.0 else np.zeros(3)
-    upto = min(begin, own - 1)
+    walked = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(outer, axis=0), axis=1))])
+    directions = []
+    for reach in REACHES:
+        upto = int(np.searchsorted(walked, reach, side="right"))
+        if upto > 2 and walked[upto - 1] >= 2.0:
+            direction = outer[1:upto].mean(axis=0) - outer[0]
+        else:  # a stub: where its end lies is all that it tells
+            direction = points[path[-1]] - centre
+        norm = float(np.linalg.norm(direction))
+        directions.append(direction / norm if norm > 1e-9 and length >= 1.0 else np.zeros(3))
+    last = min(begin, own - 1)
     typical = float(np.median(radii[path[1:]]))
-    return Arm(branch, path[: max(upto, 1) + 1], points[path[begin]], outer, direction, typical, length)
+    return Arm(branch, path[: max(last, 1) + 1], points[path[begin]], tuple(directions), typical, length)
 
 
 def _onward(network: Network, first: list[int], length: float) -> tuple[list[int], int]:
@@ -135,11 +137,15 @@ def _onward(network: Network, first: list[int], length: float) -> tuple[list[int
             return path, own
 
 
-def bend(a: Arm, b: Arm) -> float:
-    """Bend in degrees of a line that comes in along ``a`` and leaves along ``b``; 90 where that is not known."""
-    if not (a.direction.any() and b.direction.any()):
+def bend(a: Arm, b: Arm, reach: int) -> float:
+    """Bend in degrees of a line that comes in along ``a`` and leaves along ``b``; 90 where that is not known.
+
+    ``reach`` is the number of the length over which directions are taken, in ``REACHES``.
+    """
+    into, away = a.directions[reach], b.directions[reach]
+    if not (into.any() and away.any()):
         return 90.0
     across = b.start - a.start
     across = across / max(float(np.linalg.norm(across)), 1e-12)
-    cosines = (-a.direction @ b.direction, -a.direction @ across, b.direction @ across)
+    cosines = (-into @ away, -into @ across, away @ across)
     return float(np.mean(np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))))

@@ -15,18 +15,24 @@ from itertools import combinations
 
 import numpy as np
 
-from nnunet_neurino.tracing.arms import Arm, Network, arms_of, bend
+from nnunet_neurino.tracing.arms import REACHES, Arm, Network, arms_of, bend
 from nnunet_neurino.tracing.lines import Floats, path_length
 
-_LINK = 3.0, 5.0  # forks nearer than this times the radius plus this may be one crossing
+_LINK = 3.0, 12.0  # forks nearer than this times the radius plus this may be one crossing
+_BRIDGE = 3.0, 1.5  # a longer step is a bridge, and all but this is no part of what two neurites share
 _MOST_FORKS = 3
 _MOST_ARMS = 6
 _LEAST_ODDS = -2.0, -1.05  # of a neurite that ends on another one, and of two that cross
 
-# Logarithms of odds, fitted to 16,000 zones of generated neurons whose truth is known; bends in degrees.
-_BASE = {4: -0.35, 5: -2.1, 6: -3.05}
-_BEND, _MARGIN, _RADIUS, _LENGTH = -0.023, 0.020, -0.55, 0.17
-_END_BASE, _END_BEND, _END_ANGLE, _END_LENGTH = -4.5, -0.029, 0.051, 0.1
+# Logarithms of odds, fitted to 54,000 ways of generated neurons whose truth is known; bends in degrees, here (over 6
+# voxels) and at large (over 24).
+_BASE = {4: -0.75, 5: -2.15, 6: -2.65}
+_BEND, _MARGIN = (-0.007, -0.019), (0.014, 0.015)
+_RADIUS, _LENGTH, _SHARED = -1.25, 0.2, -0.15
+_MOST_SHARED = 12.0
+_STEEPEST = 0.15  # sine of half the least angle at which neurites cross and not run side by side
+_END_BASE, _END_BEND, _END_ANGLE = -3.76, -0.032, (0.044, 0.021)
+_END_THICK, _END_RADIUS = 0.93, -1.66
 
 
 @dataclass(frozen=True)
@@ -59,14 +65,18 @@ def crossings_in(network: Network) -> list[Crossing]:
         arms = arms_of(network, zone, inner)
         if len({arm.branch for arm in arms}) < len(arms):
             continue
-        bends = np.zeros((len(arms), len(arms)))
-        if 3 <= len(arms) <= _MOST_ARMS:
+        if not 3 <= len(arms) <= _MOST_ARMS:
+            continue
+        bends = np.zeros((len(REACHES), len(arms), len(arms)))
+        for reach in range(len(REACHES)):
             for i, j in combinations(range(len(arms)), 2):
-                bends[i, j] = bends[j, i] = bend(arms[i], arms[j])
+                bends[reach, i, j] = bends[reach, j, i] = bend(arms[i], arms[j], reach)
+        shared = sum(_shared(network.lines.points[network.branches[number]]) for number in inner)
         for through, rest in _ways(len(arms)):
-            odds = (
-                _end_odds(arms, bends, through, rest[0]) if len(rest) == 1 else _cross_odds(arms, bends, through, rest)
-            )
+            if len(rest) == 1:
+                odds = _end_odds(arms, bends, through, rest[0])
+            else:
+                odds = _cross_odds(arms, bends, shared, through, rest)
             if odds > _LEAST_ODDS[len(rest) > 1]:
                 found.append(Crossing(forks, zone, inner, arms, through, rest, odds))
     return found
@@ -100,33 +110,60 @@ def _zones(network: Network) -> Iterator[tuple[frozenset[int], list[int], frozen
 
 def _ways(count: int) -> Iterator[tuple[tuple[int, int], tuple[int, ...]]]:
     """Ways to let two of ``count`` arms run through."""
-    if not 3 <= count <= _MOST_ARMS:
-        return
     for through in combinations(range(count), 2):
         if count == 4 and through[0] > 0:  # the other pair's turn has been
             return
         yield through, tuple(i for i in range(count) if i not in through)
 
 
-def _cross_odds(arms: list[Arm], bends: Floats, through: tuple[int, int], rest: tuple[int, ...]) -> float:
-    """Two pairs that go straight on, and no other two of the same four arms nearly as straight."""
+def _shared(points: Floats) -> float:
+    """Length of a line without bridges."""
+    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    return float(np.where(steps > _BRIDGE[0], _BRIDGE[1], steps).sum())
+
+
+def _cross_odds(
+    arms: list[Arm], bends: Floats, shared: float, through: tuple[int, int], rest: tuple[int, ...]
+) -> float:
+    """Two pairs that go straight on, and no other two of the same four arms nearly as straight.
+
+    Two neurites share no more than the length over which, at their angle, their masks touch.
+    """
     i, j = through
-    a, b = min(combinations(rest, 2), key=lambda pair: float(bends[pair]))
-    both = float(bends[i, j] + bends[a, b])
-    alternative = float(min(bends[i, a] + bends[j, b], bends[i, b] + bends[j, a]))
-    unlike = abs(math.log(arms[i].radius / arms[j].radius)) + abs(math.log(arms[a].radius / arms[b].radius))
-    shortest = min(arms[k].length for k in (i, j, a, b))
+    a, b = min(combinations(rest, 2), key=lambda pair: float(bends[:, pair[0], pair[1]].sum()))
+    both = bends[:, i, j] + bends[:, a, b]
+    alternative = np.minimum(bends[:, i, a] + bends[:, j, b], bends[:, i, b] + bends[:, j, a])
+    radii = [arms[k].radius for k in (i, j, a, b)]
+    unlike = abs(math.log(radii[0] / radii[1])) + abs(math.log(radii[2] / radii[3]))
+    expected = (0.5 * sum(radii) + 1.0) / max(_half_angle(arms, i, j, a, b), _STEEPEST)
     return (
         _BASE[len(arms)]
-        + _BEND * both
-        + _MARGIN * (alternative - both)
+        + float(_BEND @ both)
+        + float(_MARGIN @ (alternative - both))
         + _RADIUS * unlike
-        + _LENGTH * min(shortest, 8.0)
+        + _LENGTH * min(min(arms[k].length for k in (i, j, a, b)), 8.0)
+        + _SHARED * min(max(shared - expected, 0.0), _MOST_SHARED)
     )
 
 
+def _half_angle(arms: list[Arm], i: int, j: int, a: int, b: int) -> float:
+    """Sine of half the angle between a neurite that runs along two arms and one that runs along two others."""
+    one, other = (arms[p].directions[-1] - arms[q].directions[-1] for p, q in ((i, j), (a, b)))
+    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
+    cosine = min(abs(float(one @ other)) / lengths, 1.0) if lengths > 1e-9 else 1.0
+    return math.sqrt((1.0 - cosine) / 2.0)
+
+
 def _end_odds(arms: list[Arm], bends: Floats, through: tuple[int, int], stem: int) -> float:
-    """A neurite that ends on another one comes from the side; a branch leaves forwards."""
+    """A neurite that ends on another one comes from the side; a branch leaves forwards, and is thinner."""
     i, j = through
-    aside = float(min(bends[stem, i], bends[stem, j]))
-    return _END_BASE + _END_BEND * float(bends[i, j]) + _END_ANGLE * aside + _END_LENGTH * min(arms[stem].length, 12.0)
+    aside = np.minimum(bends[:, stem, i], bends[:, stem, j])
+    thick = math.log(2.0 * arms[stem].radius / (arms[i].radius + arms[j].radius))
+    unlike = abs(math.log(arms[i].radius / arms[j].radius))
+    return (
+        _END_BASE
+        + _END_BEND * float(bends[-1, i, j])
+        + float(_END_ANGLE @ aside)
+        + _END_THICK * thick
+        + _END_RADIUS * unlike
+    )

@@ -38,3 +38,9 @@ def test_a_gap_on_a_crossing_or_beside_it(angle: float, off: float) -> None:
     along = trees[1].xyz[1] - trees[1].xyz[0]
     cut_gap(mask, tuple(MIDDLE + off * along / np.linalg.norm(along)), tuple(along), 3.0)
     assert taken_apart(mask, trees)
+
+
+@pytest.mark.parametrize("angle", [50, 40, 32])
+def test_neurites_that_share_a_stretch_for_their_angle(angle: float) -> None:
+    trees = [straight(0), straight(angle, MIDDLE - [0, 0, 1.5])]
+    assert taken_apart(mask_of(trees, SHAPE), trees)

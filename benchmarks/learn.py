@@ -326,8 +326,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-_NAMED = "size steps patch batch stacks pretrain_steps pretrain_patch pretrain_stacks lr warmup probes every ema norm grn"
-_DECIDES = frozenset(_NAMED.split())
+_NAMED = "size steps patch batch stacks lr warmup probes every ema norm grn"
+_DECIDES = frozenset([*_NAMED.split(), "pretrain_steps", "pretrain_patch", "pretrain_stacks"])
 """Options that decide what a run gives."""
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Both terms are functions of a few sums over the voxels. A first pass adds the sums up, portion by portion, and keeps
 only logits and target; the backward pass computes each portion's probabilities anew and writes their gradient into
-the one tensor that leaves. Beyond logits, target and gradient the peak is that of one portion, whatever the volume.
+the one tensor that leaves, or over the logits. Beyond logits, target and gradient the peak is that of one portion,
+whatever the volume.
 
 Precision: a portion is computed and summed in float32 (float64 for float64 logits, never less, autocast or not); the
 portions' sums are added and the loss is formed in float64, so that no volume is too large. MPS has no float64: there
@@ -45,6 +46,8 @@ class PortionedDiceCE(nn.Module):
         weight_ce: weight of the cross-entropy.
         weight_dice: weight of the Dice.
         portion: largest number of voxels computed at once.
+        over_logits: write the gradient over the logits, which takes half the memory. Nobody may read them after the
+            backward pass; PyTorch refuses to if it was to be another term of the loss.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class PortionedDiceCE(nn.Module):
         weight_ce: float = 1.0,
         weight_dice: float = 1.0,
         portion: int = 2**18,
+        over_logits: bool = False,
     ) -> None:
         super().__init__()
         if portion < 1:
@@ -67,11 +71,12 @@ class PortionedDiceCE(nn.Module):
         self.weight_ce = weight_ce
         self.weight_dice = weight_dice
         self.portion = portion
+        self.over_logits = over_logits
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss of logits ``output`` (B, K, Z, Y, X) for ``target``, see the class."""
         self._check(output, target)
-        how = _How(self.regions, self.ignore_label, self.portion)
+        how = _How(self.regions, self.ignore_label, self.portion, self.over_logits)
         overlap, predicted, entropy, truth, counted = _Sums.apply(output, target, how)
         if self.batch_dice:
             overlap, predicted, truth = overlap.sum(0), predicted.sum(0), truth.sum(0)
@@ -94,6 +99,7 @@ class _How(NamedTuple):
     regions: bool
     ignore_label: int | None
     portion: int
+    over_logits: bool
 
     @property
     def first(self) -> int:
@@ -143,7 +149,8 @@ class _Sums(torch.autograd.Function):
         spread = (slice(None), slice(None), *(None,) * (logits.ndim - 2))
         of_overlap, of_prediction = (F.pad(g.to(_computed_in(logits)), (how.first, 0))[spread] for g in given[:2])
         of_entropy = given[2].to(_computed_in(logits))
-        gradient = torch.empty_like(logits)
+        # detach() keeps the version counter: whoever saved the logits and comes later is refused, not misled.
+        gradient = logits.detach() if how.over_logits else torch.empty_like(logits)
         for part in _parts(logits.shape, how.portion):
             of_sums = of_overlap[part[0]], of_prediction[part[0]], of_entropy
             gradient[part] = _portion_gradient(_load(logits, part), _read(target[part], logits, how), of_sums, how)

@@ -53,7 +53,8 @@ class WindowTrainer(NeurINOTrainer):
         batch_dice = self.configuration_manager.batch_dice
         if not (self.is_ddp and batch_dice):  # then sums of several processes are needed, which only nnU-Net's gathers
             labels = self.label_manager
-            base = PortionedDiceCE(labels.has_regions, labels.ignore_label, batch_dice)
+            alone = self.settings.tasl is None and self.settings.loss_over == "volume"
+            base = PortionedDiceCE(labels.has_regions, labels.ignore_label, batch_dice, over_logits=alone)
         return super().wrap_loss(base)
 
     def add_gradients(self, data: Any, target: torch.Tensor) -> torch.Tensor:

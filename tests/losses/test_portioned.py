@@ -172,6 +172,31 @@ def test_without_gradient():
     assert value == _value_and_gradient(_ours(False, False, False), logits, target)[0]
 
 
+@pytest.mark.parametrize(("regions", "ignores"), KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradient_over_the_logits_is_the_same_and_takes_their_memory(regions, ignores, dtype):
+    shape = (2, 3, 8, 9, 10)
+    logits, target = _logits(shape, dtype), _target(shape, regions, ignores, "mixed")
+    expected = _value_and_gradient(_ours(regions, ignores, True, portion=100), logits, target)
+    loss = _ours(regions, ignores, True, portion=100)
+    loss.over_logits = True
+    own = logits.clone().requires_grad_()
+    value = loss(own, target)
+    (0.37 * value).backward()
+    assert value == expected[0]
+    assert torch.equal(own.grad, expected[1])
+    assert own.grad.data_ptr() == own.data_ptr()
+
+
+def test_gradient_over_the_logits_misleads_no_other_term():
+    shape = (1, 2, 4, 5, 6)
+    target = _target(shape, False, False, "mixed")
+    logits = _logits(shape).clone().requires_grad_()
+    with pytest.raises(RuntimeError, match="inplace"):
+        # The other term's backward pass comes after, because it was made before.
+        (logits.square().sum() + PortionedDiceCE(over_logits=True)(logits, target)).backward()
+
+
 def test_many_portions_lose_no_precision():
     """4096 equal portions: added in float32, the sums would be far off."""
     logits = torch.tensor([0.3, -0.4]).view(1, 2, 1, 1, 1).expand(1, 2, 4096, 8, 8)

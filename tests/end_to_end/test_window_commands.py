@@ -15,6 +15,7 @@ import tifffile
 import torch
 from e2e_workplace import ANISOTROPIC, BLOB, ISOTROPIC, REGIONS, Workplace, model_folder, read_json
 
+from nnunet_neurino.cli.main import main
 from nnunet_neurino.errors import NeurinoError
 
 pytestmark = pytest.mark.xdist_group("end_to_end")
@@ -64,7 +65,7 @@ def cached(workplace: Workplace, dataset: str) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in sorted(folder.rglob("*.npy"))}
 
 
-def test_a_life_by_the_commands_a_user_types(workplace: Workplace, weights: Path, tmp_path: Path) -> None:
+def test_a_life_by_the_commands_a_user_types(workplace: Workplace, weights: Path, tmp_path: Path, capsys) -> None:
     settings = ("--epochs", "3", "--iterations", "6", "--val-iterations", "1", "--set", "pretrained=true")
     command = ("neurino", "train", "904", "3d_fullres", "0", "-tr", TRAINER, *settings, "--weights", str(weights))
     folder = model_folder(workplace, TRAINER, BLOB.name)
@@ -100,6 +101,11 @@ def test_a_life_by_the_commands_a_user_types(workplace: Workplace, weights: Path
     segmentation = tifffile.imread(tmp_path / "out" / "case05.tif")
     assert segmentation.shape == BLOB.shape
     assert set(np.unique(segmentation)) <= {0, 1}
+
+    image = workplace.raw / BLOB.name / "imagesTs" / "case05_0000.tif"
+    assert main(["view", "--image", str(image), "--features", str(folder), "-o", str(tmp_path / "view.html")]) == 1
+    assert "a 2D network that was never trained here" in capsys.readouterr().err
+    assert not (tmp_path / "view.html").exists()
 
 
 @pytest.mark.usefixtures("inside")

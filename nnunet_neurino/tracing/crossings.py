@@ -21,8 +21,9 @@ from nnunet_neurino.tracing.lines import Floats, path_length
 _LINK = 3.0, 12.0  # forks nearer than this times the radius plus this may be one crossing
 _BRIDGE = 3.0, 1.5  # a longer step is a bridge, and all but this is no part of what two neurites share
 _MOST_FORKS = 3
+_STUB = 5.0  # a shorter free arm of a crossing of four others is its roughness
 _MOST_ARMS = 6
-_LEAST_ODDS = -2.0, -1.05  # of a neurite that ends on another one, and of two that cross
+_LEAST_ODDS = -2.0, -2.0  # of a neurite that ends on another one, and of two that cross
 
 # Logarithms of odds, fitted to 54,000 ways of generated neurons whose truth is known; bends in degrees, here (over 6
 # voxels) and at large (over 24).
@@ -62,7 +63,7 @@ def crossings_in(network: Network) -> list[Crossing]:
     """All ways to take zones apart that are not out of the question."""
     found = []
     for forks, zone, inner in _zones(network):
-        arms = arms_of(network, zone, inner)
+        arms, zone, inner = _without_stubs(network, arms_of(network, zone, inner), zone, inner)
         if len({arm.branch for arm in arms}) < len(arms):
             continue
         if not 3 <= len(arms) <= _MOST_ARMS:
@@ -106,6 +107,22 @@ def _zones(network: Network) -> Iterator[tuple[frozenset[int], list[int], frozen
         if len(forks) < _MOST_FORKS:
             for fork in forks:
                 waiting += [(forks | {other}, inner | {by}) for other, by in near.get(fork, ()) if other not in forks]
+
+
+def _without_stubs(
+    network: Network, arms: list[Arm], zone: list[int], inner: frozenset[int]
+) -> tuple[list[Arm], list[int], frozenset[int]]:
+    """Arms, zone and inner branches, with what merely sticks out of a crossing counted to the zone."""
+    lines = network.lines
+    stubs = {}
+    for arm in arms:
+        path = network.branches[arm.branch]
+        if path_length(lines.points[path]) < _STUB and 1 in (len(network.neighbours[p]) for p in (path[0], path[-1])):
+            stubs[arm.branch] = path
+    if not stubs or len(arms) - len(stubs) < 4:
+        return arms, zone, inner
+    zone = sorted({*zone, *(point for path in stubs.values() for point in path)})
+    return [arm for arm in arms if arm.branch not in stubs], zone, inner | set(stubs)
 
 
 def _ways(count: int) -> Iterator[tuple[tuple[int, int], tuple[int, ...]]]:

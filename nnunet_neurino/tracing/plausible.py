@@ -9,15 +9,18 @@ import numpy as np
 
 from nnunet_neurino.tracing.arms import Network
 from nnunet_neurino.tracing.crossings import Crossing
-from nnunet_neurino.tracing.lines import Floats, tips_at_border
+from nnunet_neurino.tracing.lines import Floats, path_length, tips_at_border
 
 # Logarithms of how much more or less often a neuron looks like this.
 _TWO_BODIES = -5.0
-_FIBRE = 2.0  # no fork, from border to border
+_FIBRE = 4.0  # no fork, from border to border, and another neuron of the same piece has a cell body
+_FIBRE_OF_FIBRES = 2.0  # and none has
+_FAR = 1.0  # of the image's longest side; a shorter fibre counts for less
 _UNFORKED = -0.5  # no fork, and an end inside the image
 _LOOSE_FIBRE = 1.0  # the same where ends say nothing
 _ROOTLESS = -1.0  # forks and an end at the border, but no cell body
 _ORPHAN = -2.0  # forks, but neither cell body nor an end at the border
+_AMONG_GAPS = 0.8  # each crossing where the mask has gaps: their bridges bend the arms that have to tell
 _ENDS_ON_NONE = -3.0  # a neurite that ends on another one but belongs to no cell body is more likely its branch
 
 
@@ -31,15 +34,19 @@ class Piece:
         branches: numbers of the piece's branches.
         meetings: for each of its forks the branches that meet there.
         tips, exits, somata: for each of them its number of tips, of tips at the border, of cell bodies along it.
+        lengths: for each of them its length.
+        far: a neurite of that length crosses a good part of the image.
     """
 
     network: Network
     gaps: bool
+    far: float
     branches: list[int]
     meetings: dict[int, list[int]]
     tips: dict[int, int]
     exits: dict[int, int]
     somata: dict[int, int]
+    lengths: dict[int, float]
 
     def worth(self, made: list[Crossing]) -> float:
         """Logarithm of how plausible the neurons are, if the crossings ``made`` are taken apart."""
@@ -53,20 +60,24 @@ class Piece:
         for group, body in groups:
             forked[leader[group[0]]] |= len(group) > 2
             bodies[leader[group[0]]] += body
+        length: dict[int, float] = defaultdict(float)
         for number in own:
+            length[leader[number]] += self.lengths[number]
             exits[leader[number]] += self.exits[number]
             bodies[leader[number]] += self.somata[number]
-        worth = sum(crossing.odds for crossing in made)
+        worth = sum(crossing.odds + self.gaps * _AMONG_GAPS for crossing in made)
         for crossing in made:
             if len(crossing.rest) == 1 and not bodies[leader[crossing.arms[crossing.rest[0]].branch]]:
                 worth += _ENDS_ON_NONE
         # Where nothing has a cell body or reaches the border, or a gap may have cut it off, that says nothing.
         rooted = not self.gaps and (any(exits.values()) or any(bodies.values()))
+        fibre = _FIBRE if any(bodies.values()) else _FIBRE_OF_FIBRES
         for neuron in set(leader.values()):
             if bodies[neuron]:
                 worth += _TWO_BODIES * (bodies[neuron] - 1)
             elif not forked[neuron]:
-                worth += _FIBRE if exits[neuron] == 2 else _UNFORKED if rooted else _LOOSE_FIBRE
+                share = min(length[neuron] / self.far, 1.0)
+                worth += fibre * share if exits[neuron] == 2 else _UNFORKED if rooted else _LOOSE_FIBRE * share
             else:
                 worth += rooted * (_ROOTLESS if exits[neuron] else _ORPHAN)
         return worth
@@ -88,12 +99,14 @@ def pieces_of(network: Network, size: Floats, gaps: bool) -> dict[int, Piece]:
     lines = network.lines
     piece = lines.pieces()
     border, free = tips_at_border(lines, size), lines.degree() <= 1
+    far = _FAR * float(size.max())
     found: dict[int, Piece] = {}
     for number, path in enumerate(network.branches):
-        of = found.setdefault(int(piece[path[0]]), Piece(network, gaps, [], {}, {}, {}, {}))
+        of = found.setdefault(int(piece[path[0]]), Piece(network, gaps, far, [], {}, {}, {}, {}, {}))
         ends = [point for point in (path[0], path[-1]) if free[point]]
         of.branches.append(number)
         of.tips[number] = len(ends)
+        of.lengths[number] = path_length(lines.points[path])
         of.exits[number] = int(np.count_nonzero(border[ends])) if ends else 0
         of.somata[number] = len(network.bodies.intersection(path) - network.leaving.keys())
     for fork, leaving in network.leaving.items():

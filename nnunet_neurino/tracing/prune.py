@@ -8,6 +8,7 @@ from nnunet_neurino.tracing.lines import Lines, path_length
 
 _ROUNDS = 20
 _JAGGED = 3.0  # the surface of a mask is rough: what sticks out by less, in voxels of the finest axis, means nothing
+_BLUNT = 5.0  # the tips of a flat end are shorter
 
 
 def prune_spurs(lines: Lines, scale: float) -> Lines:
@@ -38,6 +39,33 @@ def prune_spurs(lines: Lines, scale: float) -> Lines:
             wanted[path] = False
         lines = lines.keep(wanted)
     return lines
+
+
+def blunt_ends(lines: Lines) -> list[list[list[int]]]:
+    """Where a neurite ends in several short tips: for each such end the paths to its tips, without the fork.
+
+    A wave reaches the corners of a flat end one by one.
+    """
+    degree = lines.degree()
+    tips: dict[int, list[list[int]]] = {}
+    for path in lines.branches():
+        if degree[path[0]] == 1:
+            path = path[::-1]
+        short = path_length(lines.points[path]) < max(_BLUNT, lines.radii[path[0]] + 0.5 * _BLUNT)
+        if short and degree[path[0]] >= 3 and degree[path[-1]] == 1:
+            tips.setdefault(path[0], []).append(path[1:])
+    return [paths for fork, paths in tips.items() if len(paths) >= degree[fork] - 1]
+
+
+def trim_blunt_ends(lines: Lines, ends: list[list[list[int]]]) -> Lines:
+    """Of the tips of each of ``ends`` keep those that have been bridged since, or else the longest."""
+    degree = lines.degree()
+    wanted = np.ones(len(lines.points), dtype=bool)
+    for paths in ends:
+        free = sorted((path for path in paths if degree[path[-1]] == 1), key=len)
+        for path in free[: len(free) - (len(free) == len(paths))]:
+            wanted[path] = False
+    return lines.keep(wanted)
 
 
 def merge_close_forks(lines: Lines) -> Lines:

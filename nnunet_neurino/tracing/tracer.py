@@ -17,7 +17,7 @@ from nnunet_neurino.tracing.evidence import Evidence
 from nnunet_neurino.tracing.foreground import foreground
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines, without_cycles
 from nnunet_neurino.tracing.parting import part_neurons
-from nnunet_neurino.tracing.prune import merge_close_forks, prune_spurs
+from nnunet_neurino.tracing.prune import blunt_ends, merge_close_forks, prune_spurs, trim_blunt_ends
 from nnunet_neurino.tracing.refine import recentre, resample, smooth, straighten_tips
 from nnunet_neurino.tracing.settings import TraceSettings
 from nnunet_neurino.tracing.soma import median_of, star_somata
@@ -101,11 +101,13 @@ def _join_and_part(lines: Lines, evidence: Evidence | None, size: Floats, settin
     """
     limits = settings.bridge_length, settings.bridge_angle
     edges = len(lines.edges)
+    ends = blunt_ends(lines)
     lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, size)
     if not len(lines.points):
         return lines
     if settings.split_crossings:
         gaps = len(lines.edges) > edges
+        lines = trim_blunt_ends(lines, ends)
         lines = part_neurons(prune_spurs(lines, _STUBS * settings.prune), size, gaps)
         lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, size, sides=False)
     return without_cycles(lines)

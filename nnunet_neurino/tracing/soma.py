@@ -10,7 +10,7 @@ from nnunet_neurino.tracing.lines import WIDE, Ints, Lines, cheapest_forest, wit
 SOMA_RATIO = 2.2  # a point this many times as thick as the neurites of its piece is in a cell body
 _BODY = 1.8  # a cell body is this many times as thick as the neurites that leave it
 _LIKE, _LIKE_SWELLING = 0.65, 0.9  # and at least this share of the thickest one in the same piece
-_REACH = 1.3, 1.0  # a cell body ends at this times its depth plus this: fronts near its surface mix its neurites
+_REACH = 1.1, 1.0  # a cell body ends at this times its depth plus this: fronts near its surface mix its neurites
 
 
 def find_somata(lines: Lines) -> Ints:

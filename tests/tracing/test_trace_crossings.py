@@ -44,3 +44,17 @@ def test_a_gap_on_a_crossing_or_beside_it(angle: float, off: float) -> None:
 def test_neurites_that_share_a_stretch_for_their_angle(angle: float) -> None:
     trees = [straight(0), straight(angle, MIDDLE - [0, 0, 1.5])]
     assert taken_apart(mask_of(trees, SHAPE), trees)
+
+
+@pytest.mark.parametrize("beside", [6.5, 7.0, 7.5])
+def test_a_neurite_past_a_cell_body_is_none_of_its_stems(beside: float) -> None:
+    middle = np.array([48.0, 40.0, 24.0])
+    tips = np.array([[90, 60, 30], [8, 62, 20], [14, 10, 28], [80, 6, 18]], float)
+    stems = Tree.build(np.vstack([middle, tips]), np.array([-1, 0, 0, 0, 0]), radii=1.5)
+    body = Tree.build(middle[None], np.array([-1]), radii=6.0)
+    fibre = polyline([(4, 40, 24 + beside), (92, 40, 24 + beside)])
+    traced = trace(mask_of([stems, body, fibre], (48, 80, 96)))
+    along = {piece_at(traced, tuple(0.95 * fibre.xyz[i] + 0.05 * fibre.xyz[1 - i])) for i in (0, 1)}
+    neuron = {piece_at(traced, tuple(0.9 * tip + 0.1 * middle)) for tip in tips}
+    assert len(along) == len(neuron) == 1
+    assert along != neuron

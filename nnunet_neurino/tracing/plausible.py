@@ -20,7 +20,7 @@ _UNFORKED = -0.5  # no fork, and an end inside the image
 _LOOSE_FIBRE = 1.0  # the same where ends say nothing
 _ROOTLESS = -1.0  # forks and an end at the border, but no cell body
 _ORPHAN = -2.0  # forks, but neither cell body nor an end at the border
-_AMONG_GAPS = 0.8  # each crossing where the mask has gaps: their bridges bend the arms that have to tell
+_AMONG_GAPS = 1.2  # each crossing where the mask has gaps: their bridges bend the arms that have to tell
 _ENDS_ON_NONE = -3.0  # a neurite that ends on another one but belongs to no cell body is more likely its branch
 
 

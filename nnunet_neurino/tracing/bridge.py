@@ -71,7 +71,7 @@ def bridge_gaps(
     somata = np.bincount(pieces[find_somata(lines)], minlength=count)
     at_border = np.zeros(len(pieces), dtype=bool) if size is None else tips_at_border(lines, size)
     exits = np.bincount(pieces[at_border], minlength=count)
-    stems = with_stems(lines, cell_bodies(lines)) if sides else Stems(lines, len(lines.points), [], {})
+    stems = with_stems(lines, cell_bodies(lines)) if sides and count > 1 else Stems(lines, len(lines.points), [], {})
     lines, pieces = stems.lines, np.concatenate([pieces, pieces[np.array(stems.at, dtype=np.int64)]])
     degree = lines.degree()
     tips = np.flatnonzero(degree <= 1)

@@ -54,9 +54,10 @@ def _choose(piece: Piece, crossings: list[Crossing]) -> list[Crossing]:
     """The crossings of one piece to take apart."""
     made: list[Crossing] = []
     value = piece.worth(made)
-    moves = [(crossing.odds, [crossing]) for crossing in crossings] + _fibres(piece, crossings)
     most = min(_MOST_MOVES, _MOST_WORK // max(len(piece.branches), 1))
-    moves = sorted(moves, key=lambda move: -move[0])[:most]
+    single = sorted(((crossing.odds, [crossing]) for crossing in crossings), key=lambda move: -move[0])
+    fibres = sorted(_fibres(piece, crossings), key=lambda move: -move[0])
+    moves = sorted(single[:most] + fibres[: most // 4], key=lambda move: -move[0])
     again = True
     while again:
         again = False

@@ -52,7 +52,7 @@ class Piece:
         """Logarithm of how plausible the neurons are, if the crossings ``made`` are taken apart."""
         inner = {number for crossing in made for number in crossing.inner}
         own = [number for number in self.branches if number not in inner]
-        groups = self._groups(made, inner)
+        groups = self._groups(made)
         leader = _leaders(own, [group for group, _ in groups])
         forked: dict[int, bool] = defaultdict(bool)
         bodies: dict[int, int] = defaultdict(int)
@@ -82,16 +82,15 @@ class Piece:
                 worth += rooted * (_ROOTLESS if exits[neuron] else _ORPHAN)
         return worth
 
-    def _groups(self, made: list[Crossing], inner: set[int]) -> list[tuple[list[int], bool]]:
-        """Branches that meet, and whether they do so in a cell body."""
+    def _groups(self, made: list[Crossing]) -> list[tuple[list[int], bool]]:
+        """Branches that meet, and whether they do so in a cell body; inner branches meet others in their zone alone."""
         taken = {fork for crossing in made for fork in crossing.forks}
-        groups = [(group, fork in self.network.bodies) for fork, group in self.meetings.items() if fork not in taken]
+        bodies = self.network.bodies
+        groups = [(group, fork in bodies) for fork, group in self.meetings.items() if fork not in taken]
         for crossing in made:
             for side in (crossing.through, crossing.rest):
                 groups.append(([crossing.arms[k].branch for k in side], False))
-        if inner:
-            groups = [([number for number in group if number not in inner], body) for group, body in groups]
-        return [(group, body) for group, body in groups if group]
+        return groups
 
 
 def pieces_of(network: Network, size: Floats, gaps: bool) -> dict[int, Piece]:
@@ -118,14 +117,17 @@ def pieces_of(network: Network, size: Floats, gaps: bool) -> dict[int, Piece]:
 def _leaders(own: list[int], groups: list[list[int]]) -> dict[int, int]:
     """For each branch the one that stands for all that are joined to it."""
     leader = {number: number for number in own}
-
-    def top(number: int) -> int:
-        while leader[number] != number:
-            leader[number] = leader[leader[number]]
-            number = leader[number]
-        return number
-
-    for group in groups:
+    for group in groups:  # written out: this is most of the time that dense masks take
+        first = group[0]
+        while leader[first] != first:
+            leader[first] = first = leader[leader[first]]
         for other in group[1:]:
-            leader[top(other)] = top(group[0])
-    return {number: top(number) for number in own}
+            while leader[other] != other:
+                leader[other] = other = leader[leader[other]]
+            leader[other] = first
+    for number in own:
+        top = number
+        while leader[top] != top:
+            top = leader[top]
+        leader[number] = top
+    return leader

@@ -18,6 +18,7 @@ _SKIP = 1.0, 1.0  # not counting this times the radius plus this beside the fork
 _STUB = 4.0  # a shorter free branch is the roughness of a surface
 _ONWARD = 50.0  # degrees: a neurite that bends by less goes on
 _CORNER = 55.0  # degrees
+_ROUGHLY = 0.7
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,16 @@ def _direction(lines: Lines, arm: list[int]) -> tuple[Floats, Floats]:
     return outer[0], way / max(float(np.linalg.norm(way)), 1e-12)
 
 
+def _bent(points: Floats, walked: Floats) -> list[int]:
+    """Places of a path, away from its ends, where it may have a corner by a rough look: few have."""
+    inner = np.flatnonzero((walked >= _STUB) & (walked <= walked[-1] - _STUB))
+    before = points[inner] - points[np.searchsorted(walked, np.maximum(walked[inner] - _REACH, 0.0))]
+    after = points[np.searchsorted(walked, np.minimum(walked[inner] + _REACH, walked[-1]))] - points[inner]
+    cosine = np.einsum("ij,ij->i", before, after)
+    straight = np.cos(np.radians(_ROUGHLY * _CORNER)) * np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
+    return inner[cosine < straight].tolist()
+
+
 def _corners(lines: Lines, path: list[int]) -> list[tuple[int, list[list[int]]]]:
     """Sharp corners of a branch that has arms on both sides: (point, its two arms)."""
     if path_length(lines.points[path]) < 3 * _STUB:
@@ -107,7 +118,7 @@ def _corners(lines: Lines, path: list[int]) -> list[tuple[int, list[list[int]]]]
     points = lines.points[path]
     walked = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     found: list[tuple[float, int, list[list[int]]]] = []
-    for i in np.flatnonzero((walked >= _STUB) & (walked <= walked[-1] - _STUB)).tolist():
+    for i in _bent(points, walked):
         reach = _REACH + _SKIP[0] * lines.radii[path[i]] + _SKIP[1]
         arms = [
             [path[k] for k in range(i, -1, -1) if walked[i] - walked[k] <= reach],

@@ -3,7 +3,8 @@
 Grows neurons that cross (the kinds below), rasterises them into one mask, traces it clean and with gaps of 3 voxels cut
 at random places of each neuron, and counts. What a crossing is and when it is joined is said in
 ``tests/tracing/crossing_scenes.py``. "crossings joined" counts false joins elsewhere as well, "pairs joined" the pairs
-of crossing neurons of which a traced tree carries both; "whole" are the neurons that are in one traced tree.
+of crossing neurons of which a traced tree carries both; "whole" are the neurons that are in one traced tree. First come
+two fibres in 64^3 that pass each other, each with one gap beside that place or none.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "tracing"))
 
 import numpy as np
-from crossing_scenes import Outcome, grown_scene, judge
+from crossing_scenes import Outcome, fibre_scene, fibres_joined, grown_scene, judge
 
 from nnunet_neurino.synth import GrowthSettings, preset
 from nnunet_neurino.tracing import trace
@@ -55,6 +56,14 @@ KINDS: dict[str, GrowthSettings] = {
 }
 
 
+FIBRES = {
+    "2 fibres, overlapping": -1.0,
+    "2 fibres, touching": -0.3,
+    "2 fibres, 1.0 apart": 1.0,
+    "2 fibres, 2.5 apart": 2.5,
+}
+
+
 def percent(part: int, whole: int) -> str:
     """A count, of how many, and its share."""
     share = f"{100 * part / whole:>5.1f} %" if whole else "       "
@@ -70,16 +79,27 @@ def main() -> None:
     )
     parser.add_argument("--gaps", metavar="N", type=int, default=20, help="gaps in each neuron (default: 20)")
     parser.add_argument(
-        "--kinds", metavar="NAME", nargs="*", choices=KINDS, default=list(KINDS), help="kinds of scenes"
+        "--kinds",
+        metavar="NAME",
+        nargs="*",
+        choices=[*FIBRES, *KINDS],
+        default=[*FIBRES, *KINDS],
+        help="kinds of scenes",
     )
     parser.add_argument("--list", action="store_true", help="also print the seeds of scenes with joined neurons")
     args = parser.parse_args()
     print(f"{'kind':<22}{'gaps':>5}  {'crossings joined':<16}{'pairs joined':<17}{'gaps bridged':<17}{'whole':>7}")
-    for kind in args.kinds:
+    seeds = range(args.first, args.first + args.scenes)
+    for kind in [kind for kind in args.kinds if kind in FIBRES]:
+        for gaps in (0, 1):
+            scenes = [fibre_scene(seed, FIBRES[kind], bool(gaps)) for seed in seeds]
+            count = sum(fibres_joined(trees, trace(mask)) for trees, mask in scenes)
+            print(f"{kind:<22}{gaps:>5}  {percent(count, len(scenes))}", flush=True)
+    for kind in [kind for kind in args.kinds if kind in KINDS]:
         for gaps in (0, args.gaps):
             outcomes: list[Outcome] = []
             joined: list[int] = []
-            for seed in range(args.first, args.first + args.scenes):
+            for seed in seeds:
                 outcomes.append(judge(grown_scene(KINDS[kind], (args.side,) * 3, seed, gaps), trace))
                 if outcomes[-1].joined:
                     joined.append(seed)

@@ -100,6 +100,42 @@ def scene_of(trees: Sequence[Tree], shape: tuple[int, int, int], seed: int, gaps
     return Scene(tuple(trees), mask, places)
 
 
+def passing_fibres(rng: np.random.Generator, clearance: float) -> list[Tree]:
+    """Two winding fibres that pass the middle of the volume at 40 degrees or more, surfaces ``clearance`` apart."""
+    directions = np.zeros((2, 3))
+    while abs(directions[0] @ directions[1]) > np.cos(np.radians(40)) or not directions.any():
+        directions = rng.normal(size=(2, 3))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    across = np.cross(*directions)
+    across /= np.linalg.norm(across)
+    radii = rng.uniform(0.8, 2.0, 2)
+    t = np.arange(-28.0, 29.0)
+    trees = []
+    for direction, radius, offset in zip(directions, radii, (0.0, radii.sum() + clearance), strict=True):
+        wander = np.cumsum(rng.normal(0, 0.12, (len(t), 3)), axis=0)
+        wander -= wander[len(t) // 2]
+        path = 31.5 + across * offset + t[:, None] * direction + wander * np.minimum(1, np.abs(t) / 10)[:, None]
+        trees.append(Tree.build(path, np.arange(len(t)) - 1, radii=radius))
+    return trees
+
+
+def fibre_scene(seed: int, clearance: float, gaps: bool) -> tuple[list[Tree], NDArray[np.bool_]]:
+    """:func:`passing_fibres` and their mask, if wanted with a gap in each within 10 voxels of where they pass."""
+    rng = np.random.default_rng(seed)
+    trees = passing_fibres(rng, clearance)
+    mask = mask_of(trees, (64, 64, 64))
+    for tree in trees if gaps else ():
+        at = int(rng.integers(18, 39))
+        cut_gap(mask, tuple(tree.xyz[at]), tuple(tree.xyz[at + 1] - tree.xyz[at - 1]), 3.0)
+    return trees, mask
+
+
+def fibres_joined(trees: Sequence[Tree], traced: Tree) -> bool:
+    """Whether any traced piece carries an end of each of two fibres."""
+    one, other = ({piece_at(traced, tuple(tree.xyz[i])) for i in (4, -5)} for tree in trees)
+    return bool(one & other)
+
+
 def crossings_of(trees: Sequence[Tree]) -> list[tuple[int, int, NDArray[np.float64]]]:
     """Every crossing: the numbers of its two neurons and its place x, y, z."""
     found = []

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from crossing_scenes import grown_scene, judge
-from tracing_scenes import cut_gap, mask_of, piece_at
+from crossing_scenes import fibre_scene, fibres_joined, grown_scene, judge
 
-from nnunet_neurino.swc import Tree
 from nnunet_neurino.synth import GrowthSettings
 from nnunet_neurino.tracing import trace
-
-SHAPE = (64, 64, 64)
-
 
 ONE = {"neurons": (1, 1), "touches": (0, 0), "clearance": 2.5}
 
@@ -46,36 +40,12 @@ def test_fibres_through_neurons_are_taken_apart_more_often_than_not() -> None:
     assert sum(outcome.joined for outcome in outcomes) <= 0.55 * crossings
 
 
-def passing_fibres(rng: np.random.Generator, clearance: float) -> list[Tree]:
-    """Two winding fibres that pass the middle of the volume at 40 degrees or more, surfaces ``clearance`` apart."""
-    directions = np.zeros((2, 3))
-    while abs(directions[0] @ directions[1]) > np.cos(np.radians(40)) or not directions.any():
-        directions = rng.normal(size=(2, 3))
-        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    across = np.cross(*directions)
-    across /= np.linalg.norm(across)
-    radii = rng.uniform(0.8, 2.0, 2)
-    t = np.arange(-28.0, 29.0)
-    trees = []
-    for direction, radius, offset in zip(directions, radii, (0.0, radii.sum() + clearance), strict=True):
-        wander = np.cumsum(rng.normal(0, 0.12, (len(t), 3)), axis=0)
-        wander -= wander[len(t) // 2]
-        path = 31.5 + across * offset + t[:, None] * direction + wander * np.minimum(1, np.abs(t) / 10)[:, None]
-        trees.append(Tree.build(path, np.arange(len(t)) - 1, radii=radius))
-    return trees
-
-
-@pytest.mark.parametrize(("clearance", "gaps", "allowed"), [(2.5, True, 1), (1.0, True, 1), (-1.0, False, 2)])
+@pytest.mark.parametrize(
+    ("clearance", "gaps", "allowed"), [(2.5, True, 1), (1.0, True, 1), (-1.0, False, 1), (-1.0, True, 2)]
+)
 def test_passing_neurites_are_not_joined(clearance: float, gaps: bool, allowed: int) -> None:
     joined = 0
     for seed in range(20):
-        rng = np.random.default_rng(seed)
-        trees = passing_fibres(rng, clearance)
-        mask = mask_of(trees, SHAPE)
-        for tree in trees if gaps else ():  # a gap beside the crossing makes it harder
-            at = int(rng.integers(18, 39))
-            cut_gap(mask, tuple(tree.xyz[at]), tuple(tree.xyz[at + 1] - tree.xyz[at - 1]), 3.0)
-        traced = trace(mask)
-        ends = [{piece_at(traced, tuple(tree.xyz[i])) for i in (4, -5)} for tree in trees]
-        joined += bool(ends[0] & ends[1])
+        trees, mask = fibre_scene(seed, clearance, gaps)
+        joined += fibres_joined(trees, trace(mask))
     assert joined <= allowed

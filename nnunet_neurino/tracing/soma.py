@@ -10,7 +10,7 @@ from nnunet_neurino.tracing.lines import WIDE, Ints, Lines, cheapest_forest, wit
 SOMA_RATIO = 2.2  # a point this many times as thick as the neurites of its piece is in a cell body
 _BODY = 1.8  # a cell body is this many times as thick as the neurites that leave it
 _LIKE, _LIKE_SWELLING = 0.65, 0.9  # and at least this share of the thickest one in the same piece
-_REACH = 1.1, 1.0  # a cell body ends at this times its depth plus this: fronts near its surface mix its neurites
+_NEAR, _FAR, _MORE = 1.1, 1.3, 1.0  # a cell body ends at this times its depth plus the last
 
 
 def find_somata(lines: Lines) -> Ints:
@@ -53,19 +53,22 @@ def cell_bodies(lines: Lines) -> frozenset[int]:
     return frozenset(found)
 
 
-def star_somata(lines: Lines) -> Lines:
-    """Join every neurite straight to the centre of its cell body and leave out what else runs in there."""
+def star_somata(lines: Lines, parted: bool = False) -> Lines:
+    """Join every neurite straight to the centre of its cell body and leave out what else runs in there.
+
+    The wave's fronts mix the neurites still some way off the surface. Only when neurons are ``parted`` all that is left
+    out there: before, a neurite of another one that passes would become two of the cell body's own.
+    """
     somata = find_somata(lines)
     if not len(somata):
         return lines
     tree = cKDTree(lines.points)
     owner = np.full(len(lines.points), -1, dtype=np.int64)
-    for soma, inside in zip(
-        somata.tolist(),
-        tree.query_ball_point(lines.points[somata], _REACH[0] * lines.radii[somata] + _REACH[1]),
-        strict=True,
-    ):
-        owner[inside] = soma
+    reach = (_FAR if parted else _NEAR) * lines.radii[somata] + _MORE
+    piece = lines.pieces() if parted else np.zeros(len(lines.points), dtype=np.int64)
+    for soma, around in zip(somata.tolist(), tree.query_ball_point(lines.points[somata], reach), strict=True):
+        inside = np.array(around, dtype=np.int64)
+        owner[inside[piece[inside] == piece[soma]]] = soma
     owner[somata] = somata
     moved = np.where(owner >= 0, owner, np.arange(len(lines.points)))
     edges = np.unique(np.sort(moved[lines.edges], axis=1), axis=0)

@@ -84,7 +84,7 @@ def trace(
     else:
         evidence = None
     lines = _join_and_part(lines, evidence, np.array(mask.shape) * scale, settings)
-    lines = _drop_short(lines, settings.min_length)
+    lines = _drop_short(star_somata(lines, parted=True), settings.min_length)
     lines = merge_close_forks(prune_spurs(lines, settings.prune))
     for _ in range(settings.smooth):
         lines = smooth(recentre(lines, voxels), 1, mask, scale)

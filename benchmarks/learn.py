@@ -305,7 +305,7 @@ def main(argv: list[str] | None = None) -> int:
     began = time.monotonic()
     weights = pretrained(args)
     runs: dict[str, dict[int, list[float]]] = {start: {} for start in (SCRATCH, *args.rules)}
-    what = {key: value for key, value in vars(args).items() if key in _DECIDES}
+    what = {key: value for key, value in vars(args).items() if key not in _DECIDES_NOT}
     for seed in args.seeds:
         for start in runs:
             if start != SCRATCH and seed not in runs[SCRATCH]:
@@ -326,9 +326,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-_NAMED = "size steps patch batch stacks lr warmup probes every ema norm grn"
-_DECIDES = frozenset([*_NAMED.split(), "pretrain_steps", "pretrain_patch", "pretrain_stacks"])
-"""Options that decide what a run gives."""
+_DECIDES_NOT = frozenset(("output", "quick", "seeds", "rules", "window", "device", "threads", "minutes"))
+"""Options that do not change what a run gives."""
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -22,7 +22,7 @@ _TOKENS_AT_ONCE = 8192
 def brightness(volume: Tensor, ends: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Intensities from 0 to 1: clipped to the percentiles 0.5 and 99.5 of each channel of each volume.
 
-    Voxels that are exactly 0 do not count: nnU-Net continues normalised images with zeros, and masks with them. Of very
+    Voxels that are exactly 0 do not count: nnU-Net continues normalised images with zeros, and masks with them. Of
     large volumes the percentiles are those of evenly spaced voxels.
 
     Args:

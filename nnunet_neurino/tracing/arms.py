@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunet_neurino.tracing.lines import Floats, Lines, path_length
+from nnunet_neurino.tracing.lines import Floats, Lines, lengths_along, path_length
 
 REACHES = 6.0, 24.0  # lengths of an arm that tell its direction here and at large, in voxels of the finest axis
 _NEAR = 1.5, 1.0  # arms begin this times the radius plus this from the middle of the forks
@@ -94,7 +94,7 @@ def _arm(network: Network, branch: int, first: list[int], centre: Floats, near: 
     begin = int(np.argmax(out)) if out.any() else len(path) - 1
     outer = points[path[begin:]]
     length = path_length(points[path])
-    walked = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(outer, axis=0), axis=1))])
+    walked = lengths_along(outer)
     directions = []
     for reach in REACHES:
         upto = int(np.searchsorted(walked, reach, side="right"))

@@ -29,8 +29,6 @@ _SIDE_LENGTH = 0.6
 # Without an image:
 _SIDE_COST = 26.0  # a dearer bridge to a side is mostly the end of another neuron's neurite
 _LEAST_MERIT, _STRAIGHT = -8.0, 60.0  # a bridge between tips has at least this merit, or bends less, in degrees
-
-
 _FACING = 50.0  # degrees: a tip and a stem that face each other better are a gap
 
 
@@ -71,7 +69,7 @@ def bridge_gaps(
     somata = np.bincount(pieces[find_somata(lines)], minlength=count)
     at_border = np.zeros(len(pieces), dtype=bool) if size is None else tips_at_border(lines, size)
     exits = np.bincount(pieces[at_border], minlength=count)
-    stems = with_stems(lines, cell_bodies(lines)) if sides and count > 1 else Stems(lines, len(lines.points), [], {})
+    stems = with_stems(lines, cell_bodies(lines)) if sides and count > 1 else Stems(lines, [], {})
     lines, pieces = stems.lines, np.concatenate([pieces, pieces[np.array(stems.at, dtype=np.int64)]])
     degree = lines.degree()
     tips = np.flatnonzero(degree <= 1)

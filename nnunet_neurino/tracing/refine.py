@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from nnunet_neurino.tracing.lines import Floats, Ints, Lines
+from nnunet_neurino.tracing.lines import Floats, Ints, Lines, lengths_along
 from nnunet_neurino.tracing.soma import find_somata
 
 Mask = NDArray[np.bool_]
@@ -152,7 +152,7 @@ def resample(lines: Lines, spacing: float, mask: Mask, scale: Floats) -> Lines:
 
 
 def _resample_path(points: Floats, radii: Floats, spacing: float, mask: Mask, scale: Floats) -> tuple[Floats, Floats]:
-    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    along = lengths_along(points)
     wanted = np.linspace(0.0, along[-1], max(round(along[-1] / spacing), 1) + 1)
 
     def at(places: Floats) -> Floats:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunet_neurino.tracing.lines import Floats, Lines, path_length
+from nnunet_neurino.tracing.lines import Floats, Lines, lengths_along
 
 _REACH = 10.0  # length of a stem that tells its direction, in voxels of the finest axis
 _SKIP = 1.0, 1.0  # not counting this times the radius plus this beside the fork, where neurites are mixed
@@ -27,15 +27,18 @@ class Stems:
 
     Attributes:
         lines: the lines, the additional points last.
-        first: number of the first additional point.
         at: of each additional point, the fork or corner.
         tangents: of each additional point, the direction in which its stem would go on.
     """
 
     lines: Lines
-    first: int
     at: list[int]
     tangents: dict[int, Floats]
+
+    @property
+    def first(self) -> int:
+        """Number of the first additional point."""
+        return len(self.lines.points) - len(self.at)
 
     def unused_left_out(self, lines: Lines, used: set[int]) -> Lines:
         """``lines``, which began as ours, without the additional tips that nothing was joined to."""
@@ -69,14 +72,14 @@ def with_stems(lines: Lines, bodies: frozenset[int]) -> Stems:
                 edges.append((point, count + len(points)))
                 points.append(start - reach * way)
     if not points:
-        return Stems(lines, count, [], {})
+        return Stems(lines, [], {})
     radii = lines.radii[[point for point, _ in edges]]
     added = Lines(
         np.concatenate([lines.points, points]),
         np.concatenate([lines.radii, radii]),
         np.concatenate([lines.edges, np.array(edges, dtype=np.int64)]),
     )
-    return Stems(added, count, [point for point, _ in edges], tangents)
+    return Stems(added, [point for point, _ in edges], tangents)
 
 
 def _walk(lines: Lines, neighbours: list[list[int]], start: int, following: int) -> list[int]:
@@ -113,10 +116,10 @@ def _bent(points: Floats, walked: Floats) -> list[int]:
 
 def _corners(lines: Lines, path: list[int]) -> list[tuple[int, list[list[int]]]]:
     """Sharp corners of a branch that has arms on both sides: (point, its two arms)."""
-    if path_length(lines.points[path]) < 3 * _STUB:
-        return []
     points = lines.points[path]
-    walked = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    walked = lengths_along(points)
+    if walked[-1] < 3 * _STUB:
+        return []
     found: list[tuple[float, int, list[list[int]]]] = []
     for i in _bent(points, walked):
         reach = _REACH + _SKIP[0] * lines.radii[path[i]] + _SKIP[1]

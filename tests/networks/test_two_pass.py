@@ -194,7 +194,7 @@ with open("/proc/self/clear_refs", "w") as file:
 before = resident("VmRSS")
 step(image, target)
 peak = resident("VmHWM")
-print(json.dumps({"step": peak - before, "total": peak, "logits": 8 * image.numel()}))
+print(json.dumps({"step": peak - before, "logits": 8 * image.numel()}))
 """
 
 

@@ -60,7 +60,8 @@ def drop_shortcuts(n: int, pairs: NDArray, steps: NDArray) -> NDArray[np.bool_]:
     ranks.sort_indices()
     keep = np.ones(len(pairs), bool)
     degree = np.diff(ranks.indptr)
-    for slot in range(int(degree.max(initial=0))):  # at most 26 rounds: the slot-th neighbour w of u, for all pairs
+    most = int(degree[pairs[:, 0]].max(initial=0))  # of those that come first: without any the matrix gives no array
+    for slot in range(most):  # at most 26 rounds: the slot-th neighbour w of u, for all pairs
         has = np.flatnonzero(degree[pairs[:, 0]] > slot)
         at = ranks.indptr[pairs[has, 0]] + slot
         between, left = ranks.indices[at], ranks.data[at]

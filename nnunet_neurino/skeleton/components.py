@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from importlib import import_module
 from typing import Any
 
@@ -16,6 +17,8 @@ except ImportError:  # pragma: no cover - depends on the installation
     cc3d = None
 
 _STRUCTURES = {6: 1, 18: 2, 26: 3}
+_FEW_VOXELS = 4096
+"""Up to here scipy takes microseconds, too."""
 
 
 def label_components(mask: NDArray, connectivity: int = 26) -> tuple[NDArray, int]:
@@ -31,9 +34,11 @@ def label_components(mask: NDArray, connectivity: int = 26) -> tuple[NDArray, in
     mask = np.ascontiguousarray(np.asarray(mask) != 0)
     if mask.size == 0:
         return np.zeros(mask.shape, np.uint16), 0
-    if cc3d is not None:
-        labels, count = cc3d.connected_components(mask, connectivity=connectivity, return_N=True)
-        return labels, int(count)
+    if cc3d is not None and mask.size > _FEW_VOXELS:
+        # cc3d fails on as many components as fit into the volume: every second voxel of a short row, or a lattice.
+        with contextlib.suppress(RuntimeError):
+            labels, count = cc3d.connected_components(mask, connectivity=connectivity, return_N=True)
+            return labels, int(count)
     structure = ndimage.generate_binary_structure(3, _STRUCTURES[connectivity])
     labels, count = ndimage.label(mask, structure)
     return labels, int(count)

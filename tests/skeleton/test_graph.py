@@ -142,6 +142,17 @@ def test_lengths_and_connections_agree_with_networkx(seed):
         assert by_edges[int(end)] == pytest.approx(by_voxels[row], rel=0.15, abs=3)
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_fork_whose_branching_is_the_first_or_the_last_voxel(turn):
+    mask = np.zeros((3, 3, 3), bool)
+    mask[0, 0, 0] = mask[0, 0, 2] = mask[0, 2, 1] = mask[1, 1, 1] = True
+    graph = graph_of_skeleton(mask[::turn])
+    assert sorted(graph.node_degree) == [1, 1, 1, 3]
+    bend = graph_of_skeleton(_line((3, 3, 5), (0, 1, 1), (1, 1, 2), (0, 1, 3))[::turn])
+    assert (bend.n_nodes, bend.n_edges, bend.length) == (2, 1, pytest.approx(2 * np.sqrt(2)))
+    _check_consistent(bend)
+
+
 def test_the_mask_comes_back():
     mask = _line((9, 9, 30), (4, 4, 2), (4, 4, 27))
     np.testing.assert_array_equal(graph_of_skeleton(mask).to_mask(), mask)

@@ -88,3 +88,12 @@ def test_components_agree_with_and_without_cc3d(connectivity, monkeypatch):
     assert count == plain_count == len(np.unique(np.stack([fast[mask], plain[mask]]), axis=1).T)
     assert ((fast > 0) == mask).all()
     assert ((plain > 0) == mask).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (1, 5, 1), (1, 1, 9), (1, 3, 3), (1, 65, 65), (25, 3, 61)])
+def test_as_many_components_as_fit_into_the_volume_are_counted(shape):
+    mask = np.zeros(shape, bool)
+    mask[::2, ::2, ::2] = True
+    labels, count = label_components(mask)
+    assert count == mask.sum() == len(np.unique(labels[mask]))
+    np.testing.assert_array_equal(skeletonise(mask), mask)

@@ -66,7 +66,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     option = how.add_argument
     text = "voxel size in micrometres (default: what each file says)"
     option("--spacing", type=float, nargs=3, metavar=("Z", "Y", "X"), help=text)
-    option("--axes", help="stored axes of the images, such as ZYX, CZYX, XYZ (default: what the files say)")
+    option("--axes", help="stored axes of the images and masks, such as ZYX, CZYX, XYZ (default: what the files say)")
     option("--channel", type=int, help="the one channel to keep, from 0 (default: all)")
     option("--time", type=int, help="the one time point to keep, from 0 (default: refuse several)")
     text = "of the tracings; auto: what their comments say, else voxels (default: auto)"

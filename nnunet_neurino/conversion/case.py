@@ -88,7 +88,7 @@ def _convert(case: Case, settings: ConvertSettings, folder: Path) -> dict[str, A
         label, about = traced_label(case.tracing, image.channels, image.spacing, settings)
         record |= about
     elif case.mask is not None:
-        label, about = mask_label(case.mask, shape)
+        label, about = mask_label(case.mask, shape, settings.axes)
         record |= about
 
     picture = CasePicture(image.channels[0], image.spacing)
@@ -185,8 +185,11 @@ def _read_images(case: Case, settings: ConvertSettings) -> _Image:
         check_values(channel, case.images[min(i, len(case.images) - 1)])
     if channels.dtype.name not in _KEPT_TYPES:
         target = {"bool": np.uint8, "int8": np.int16}.get(channels.dtype.name, np.float32)
-        if channels.dtype.itemsize > 2 and channels.dtype.kind in "ui" and abs(channels).max() > _EXACT:
+        largest = max(abs(float(channels.min())), abs(float(channels.max())))
+        if channels.dtype.kind in "ui" and largest > _EXACT:
             findings.append(f"{channels.dtype} values above {_EXACT:,} -> rounded to float32")
+        if largest > float(np.finfo(np.float32).max):
+            raise NeurinoError(f"{case.images[0]}: values up to {largest:g} are beyond float32; divide them")
         channels = channels.astype(target)
     return _Image(channels, spacing, list(dict.fromkeys(findings)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -25,7 +26,7 @@ def find_cases(images: Path, tracings: Path | None = None, masks: Path | None = 
     The rules, the first that fits counts: the names are equal without their endings ("a.tif", "a.swc"; "b.v3dpbd",
     "b.v3dpbd.swc"); they are equal without words such as image, tracing, label ("a_image.tif", "a_gold.swc"); one
     begins with the other ("a.tif", "a_app2.swc"); both are the only ones in a folder of the same name. Files
-    "a_0000.tif", "a_0001.tif" are channels of one image.
+    "a_0000.tif", "a_0001.tif" are channels of one image, unless there is "a_0001.swc": then they are two images.
 
     In one folder with images, masks are told by a word such as mask, label, seg.
 
@@ -41,24 +42,30 @@ def find_cases(images: Path, tracings: Path | None = None, masks: Path | None = 
             raise NeurinoError(f"{folder}: no such folder")
     if is_slice_folder(images):
         raise NeurinoError(f"{images}: these are the slices of one stack; give the folder above it, one folder a stack")
-    groups = _channels(stacks_in(images))
-    if not groups:
-        raise NeurinoError(f"{images}: no image stacks found (TIFF, .v3draw, .v3dpbd, NIfTI, NRRD, folders of slices)")
+    stacks = stacks_in(images)
     partners, where = [], masks or tracings
     if tracings is not None:
         partners = tracings_in(tracings)
     elif masks is not None:
         partners = [p for p in stacks_in(masks) if masks.resolve() != images.resolve() or is_mask_name(stem_of(p))]
-        groups = {k: v for k, v in groups.items() if not set(v) & set(partners)}
+        taken = set(partners)
+        stacks = [p for p in stacks if p not in taken]
+    if not stacks:
+        raise NeurinoError(f"{images}: no image stacks found (TIFF, .v3draw, .v3dpbd, NIfTI, NRRD, folders of slices)")
     if where is not None and not partners:
         what = "tracings (.swc, .eswc)" if tracings is not None else "masks"
         raise NeurinoError(f"{where}: no {what} found")
+    groups = _channels(stacks, partners)
     matches = _match(list(groups), partners, images, where or images)
     return _cases(groups, partners, matches, is_mask=tracings is None, roots=(images, where or images))
 
 
-def _channels(paths: list[Path]) -> dict[Path, tuple[Path, ...]]:
-    """Group "name_0000", "name_0001", ... of one folder; the key is the path without the channel number."""
+def _channels(paths: list[Path], partners: list[Path]) -> dict[Path, tuple[Path, ...]]:
+    """Group "name_0000", "name_0001", ... of one folder; the key is the path without the channel number.
+
+    They are volumes that were numbered, and no channels, where another than the first has a partner of its own name.
+    """
+    named = {stem_of(p).lower() for p in partners}
     numbered: dict[Path, list[tuple[int, Path]]] = defaultdict(list)
     groups: dict[Path, tuple[Path, ...]] = {}
     for path in paths:
@@ -68,7 +75,8 @@ def _channels(paths: list[Path]) -> dict[Path, tuple[Path, ...]]:
         else:
             groups[path] = (path,)
     for key, found in numbered.items():
-        if sorted(n for n, _ in found) == list(range(len(found))):
+        are_volumes = any(stem_of(path).lower() in named for n, path in found if n > 0)
+        if sorted(n for n, _ in found) == list(range(len(found))) and not are_volumes:
             groups[key] = tuple(p for _, p in sorted(found))
         else:
             groups |= {path: (path,) for _, path in found}
@@ -105,10 +113,12 @@ def _match(images: list[Path], partners: list[Path], image_root: Path, partner_r
     return matches
 
 
+@functools.cache  # asked for every pair of an image and a partner
 def _folder(path: Path, root: Path) -> str:
     return path.parent.relative_to(root).as_posix().lower()
 
 
+@functools.cache
 def _key(path: Path, root: Path) -> tuple[str, str]:
     return _folder(path, root), without_role(stem_of(path))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ class ConvertSettings:
         dataset_id: nnU-Net's number of the data set, 1 to 999.
         name: nnU-Net's name of the data set.
         spacing: voxel size (z, y, x) in micrometres for all images; None takes each file's own.
-        axes: what the axes of the image files are ("ZYX", "CZYX"); None trusts the files.
+        axes: what the axes of the image (and mask) files are ("ZYX", "CZYX"); None trusts the files.
         channel: the one channel to keep, from 0; None keeps all.
         time: the one time point to keep, from 0.
         unit: unit of the tracings: "voxel", "micrometre", or "auto" (their comments, else what fits the image).
@@ -91,8 +92,11 @@ class ConvertSettings:
             raise NeurinoError("--overlap and --min-foreground belong to blocks: give --block Z Y X, too")
         if not 0 <= self.min_foreground < 1:
             raise NeurinoError(f"--min-foreground {self.min_foreground}: expected a share from 0 to less than 1")
-        if self.radius is not None and not self.radius > 0:
+        if self.radius is not None and not 0 < self.radius < math.inf:
             raise NeurinoError(f"--radius {self.radius}: expected a positive number")
+        for option, radius in (("--tube-radius", self.tube_radius), ("--minimum-radius", self.minimum_radius)):
+            if not 0 <= radius < math.inf:
+                raise NeurinoError(f"{option} {radius}: expected a number of voxels from 0 on")
         if self.folds < 2:
             raise NeurinoError(f"--folds {self.folds}: expected at least 2")
         if self.specimen is not None:

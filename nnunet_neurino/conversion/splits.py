@@ -44,6 +44,5 @@ def make_splits(specimens: Mapping[str, Sequence[str]], folds: int = 5) -> list[
         fold = min(range(count), key=lambda f: (len(members[f]), f))
         members[fold] += specimens[name]
     everything = sorted(case for cases in specimens.values() for case in cases)
-    return [
-        {"train": [c for c in everything if c not in set(members[f])], "val": sorted(members[f])} for f in range(count)
-    ]
+    held_out = [set(members[fold]) for fold in range(count)]
+    return [{"train": [c for c in everything if c not in held], "val": sorted(held)} for held in held_out]

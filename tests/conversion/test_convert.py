@@ -25,12 +25,12 @@ from nnunet_neurino.images import read_stack, write_tiff
 from nnunet_neurino.swc import Tree, rasterise, read_swc, write_swc
 
 Make = Callable[..., Path]
+OPTIONS = ("--dataset-id", 7, "--name", "T", "--spacing", 1, 0.5, 0.5, "--workers", 1)
 
 
 def convert(data: Path, output: Path, *options: object) -> int:
-    folders = ["--images", data, "--tracings", data]
-    arguments = ["convert", *folders, "--dataset-id", 7, "--name", "T", "--spacing", 1, 0.5, 0.5, "--output", output]
-    return main([str(a) for a in (*arguments, "--workers", 1, *options)])
+    arguments = ["convert", "--images", data, "--tracings", data, *OPTIONS, "--output", output, *options]
+    return main([str(a) for a in arguments])
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -309,6 +309,9 @@ def test_disk_full_stops_with_one_line_and_goes_on_later(
         (["--folds", 1], "--folds"),
         (["--workers", 0], "--workers"),
         (["--radius", -1], "--radius"),
+        (["--radius", "inf"], "--radius"),
+        (["--tube-radius", -1], "--tube-radius"),
+        (["--minimum-radius", "nan"], "--minimum-radius"),
     ],
 )
 def test_options_that_cannot_work(
@@ -324,6 +327,29 @@ def test_unknown_voxel_size_is_asked_for(make_pairs: Make, tmp_path: Path):
     arguments = ["convert", "--images", data, "--tracings", data, "--dataset-id", 7, "--name", "T"]
     assert main([str(a) for a in (*arguments, "--output", tmp_path / "raw")]) == 1
     assert "--spacing Z Y X" in report_of(tmp_path / "raw")["cases"][0]["refused"]
+
+
+def test_values_that_float32_cannot_hold_are_refused_or_told(tmp_path: Path):
+    voxels = np.random.default_rng(0).integers(0, 9, (4, 8, 8))
+    for name, stack in (("large", voxels * 1e300), ("low", (voxels - 2**31).astype(np.int32)), ("fine", voxels / 9)):
+        write_tiff(tmp_path / "i" / f"{name}.tif", stack)
+    assert main([str(a) for a in ("convert", "--images", tmp_path / "i", *OPTIONS, "--output", tmp_path / "raw")]) == 1
+    records = {c["case"]: c for c in report_of(tmp_path / "raw")["cases"]}
+    assert "float32" in records["large"]["refused"]
+    assert records["low"]["image_findings"] == ["int32 values above 16,777,216 -> rounded to float32"]
+    assert records["fine"]["image_findings"] == []
+
+
+def test_the_users_axes_hold_for_masks_too(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    image, mask = rng.random((6, 6, 6), dtype=np.float32), rng.random((6, 6, 6)) > 0.8
+    write_tiff(tmp_path / "i" / "a.tif", image.T)  # a cube: no other shape betrays the order of the axes
+    write_tiff(tmp_path / "m" / "a.tif", mask.T)
+    folders = ("--images", tmp_path / "i", "--masks", tmp_path / "m")
+    assert main([str(a) for a in ("convert", *folders, *OPTIONS, "--axes", "XYZ", "--output", tmp_path / "raw")]) == 0
+    folder = next((tmp_path / "raw").iterdir())
+    np.testing.assert_array_equal(tifffile.imread(folder / "imagesTr" / "a_0000.tif"), image)
+    np.testing.assert_array_equal(tifffile.imread(folder / "labelsTr" / "a.tif"), mask)
 
 
 def test_every_shared_pair_converts(shared_data: Path, tmp_path: Path):

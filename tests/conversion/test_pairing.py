@@ -107,6 +107,18 @@ def test_channels_are_grouped(tmp_path: Path):
     assert [p.name for p in cases[0].images] == ["a_0000.tif", "a_0001.tif"]
 
 
+def test_numbered_volumes_with_partners_of_their_own_are_no_channels(tmp_path: Path):
+    names = [f"a_{i:04d}" for i in range(4)]
+    images = touch(tmp_path / "i", *(f"{n}.tif" for n in names))
+    cases, _ = find_cases(images, touch(tmp_path / "t", *(f"{n}.swc" for n in names[:3])))
+    assert {c.name: c.tracing.stem if c.tracing else "" for c in cases} == {**{n: n for n in names[:3]}, "a_0003": ""}
+    cases, _ = find_cases(images, masks=touch(tmp_path / "m", *(f"{n}.tif" for n in names)))
+    assert {c.name: c.mask.stem for c in cases if c.mask} == {n: n for n in names}
+    # A tracing named like the first channel's file belongs to all channels.
+    cases, _ = find_cases(images, touch(tmp_path / "one", "a_0000.swc"))
+    assert [(c.name, len(c.images), bool(c.tracing)) for c in cases] == [("a", 4, True)]
+
+
 def test_masks(tmp_path: Path):
     cases, _ = find_cases(touch(tmp_path / "i", "a.tif", "b.tif"), masks=touch(tmp_path / "m", "a_mask.tif", "b.tif"))
     assert {c.name: c.mask.name for c in cases if c.mask} == {"a": "a_mask.tif", "b": "b.tif"}

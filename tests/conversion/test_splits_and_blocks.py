@@ -39,6 +39,11 @@ def test_one_specimen_has_no_splits():
     assert make_splits({}) == []
 
 
+def test_many_blocks_are_dealt_out_at_once():
+    splits = make_splits({f"s{i}": [f"s{i}_c{j}" for j in range(2000)] for i in range(20)})  # a minute, when quadratic
+    assert [len(split["train"]) for split in splits] == [32_000] * 5
+
+
 def test_specimen_rules():
     assert specimen_of("mouse3_block7", r"^(mouse\d+)_") == "mouse3"
     assert specimen_of("mouse3_block7", r"^mouse\d+") == "mouse3"

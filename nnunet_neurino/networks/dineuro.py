@@ -201,7 +201,9 @@ class DINeuro(nn.Module):
             )
         else:
             width = decoder_width or (16 if self.size.width < 128 else 256)
-            self.decoder = UPerNetDecoder(self.size.width, len(chosen), num_classes, width, norm, deep_supervision)
+            self.decoder = UPerNetDecoder(
+                self.size.width, len(chosen), num_classes, width, norm, deep_supervision, float(magnify)
+            )
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         padded = self.levels.pad(image)

@@ -132,8 +132,23 @@ def _resized(volume: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(volume, size=tuple(size), mode="trilinear", align_corners=False)
 
 
+def _cut(volume: Tensor, plane: Sequence[int]) -> Tensor:
+    """The first voxels of each slice, as many as ``plane`` (y, x) says."""
+    y, x = plane
+    return volume[..., :y, :x].contiguous()
+
+
 class UPerNetDecoder(nn.Module):
     """Pyramid pooling and a feature pyramid within each slice (Xiao et al., 2018), on tokens scaled by 4, 2, 1, 1/2.
+
+    Args:
+        token_width: channels of the ViT.
+        n_layers: layers of the ViT that come in; four.
+        num_classes: logits.
+        width: channels.
+        norm: ``group``, ``layer`` or ``batch``.
+        deep_supervision: see below.
+        magnify: how many times larger the ViT has seen the image; a token stands for 16 / magnify voxels.
 
     Attributes:
         deep_supervision: True returns both heads' logits, False only the full-resolution ones. nnU-Net sets it.
@@ -150,11 +165,13 @@ class UPerNetDecoder(nn.Module):
         width: int = 256,
         norm: str = "group",
         deep_supervision: bool = True,
+        magnify: float = 1.0,
     ) -> None:
         super().__init__()
         if n_layers != 4:
             raise NeurinoError(f"decoder upernet takes four layers of the ViT, not {n_layers}")
         self.deep_supervision = deep_supervision
+        self.magnify = magnify
         self.width = width
         self.scale4 = nn.Sequential(
             nn.ConvTranspose3d(token_width, token_width, IN_PLANE, IN_PLANE),
@@ -192,10 +209,15 @@ class UPerNetDecoder(nn.Module):
         smooth = [conv(volume) for conv, volume in zip(self.smooth, volumes[:3], strict=True)]
         fused = self.fuse(torch.cat([_resized(volume, fine) for volume in [*smooth, volumes[3]]], dim=1))
         logits = self.seg_layers[0](self.dropout(fused))
-        z, y, x = image.shape[2:]
-        outputs = [_resized(logits, (z, y, x)).contiguous()]
+        # The last tokens may stand for more than there is of the image; what is beyond it is cut off again.
+        covered = [
+            max(size, round(n * PATCH / self.magnify))
+            for n, size in zip(fourth.shape[3:], image.shape[3:], strict=True)
+        ]
+        outputs = [_cut(_resized(logits, (slices, *covered)), image.shape[3:])]
         if self.deep_supervision:
-            outputs.append(_resized(self.seg_layers[1](smooth[0]), (z, -(-y // 4), -(-x // 4))).contiguous())
+            coarse = _resized(self.seg_layers[1](smooth[0]), (slices, *(-(-n // 4) for n in covered)))
+            outputs.append(_cut(coarse, [-(-n // 4) for n in image.shape[3:]]))
         return outputs
 
     def feature_map_size(self, tokens: int, token_width: int, patch: Sequence[int], num_classes: int) -> int:

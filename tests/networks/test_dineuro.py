@@ -66,6 +66,19 @@ def test_logits_of_any_size(options: dict, divisors: tuple[int, ...], shape: tup
 
 
 @pytest.mark.parametrize("decoder", ["pyramid", "upernet"])
+def test_logits_stay_where_the_image_is_when_tokens_reach_beyond_it(decoder: str) -> None:
+    network = DINeuro(**ATTO, decoder=decoder, tubes=False).eval()
+    image = torch.randn(1, 1, 3, 44, 100)
+    padded = torch.zeros(1, 1, 3, 48, 112)
+    padded[..., :44, :100] = image
+    with torch.no_grad():
+        short, full = network(image), network(padded)
+    for ours, whole in zip(short, full, strict=True):
+        y, x = ours.shape[3:]
+        torch.testing.assert_close(ours, whole[..., :y, :x], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("decoder", ["pyramid", "upernet"])
 def test_heads_are_there_either_way_and_idle_ones_need_no_gradient(decoder: str) -> None:
     on = DINeuro(**ATTO, decoder=decoder)
     off = DINeuro(**ATTO, decoder=decoder, deep_supervision=False)

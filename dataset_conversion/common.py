@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from nnunet_neurino.cli.convert import add_output_arguments, add_reading_arguments, convert
+from nnunet_neurino.cli.main import in_one_line
 from nnunet_neurino.conversion import Case
-from nnunet_neurino.errors import NeurinoError
 
 
 @dataclass(frozen=True)
@@ -58,10 +56,10 @@ def run(
 ) -> int:
     """Parse, find the cases, convert them; errors of the user's are told in one line."""
     args = parser.parse_args(argv)
-    try:
+
+    def work() -> int:
         cases, notes = cases_of(args)
         reference = f"{source.download}; {source.citation}"
         return convert(cases, args, notes, licence=source.licence, reference=reference)
-    except NeurinoError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        return 1
+
+    return in_one_line(parser.prog, work)

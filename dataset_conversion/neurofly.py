@@ -29,7 +29,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from nnunet_neurino.conversion import Case, find_cases
 from nnunet_neurino.conversion.names import case_name, stem_of
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.swc import Tree, write_swc
+from nnunet_neurino.swc import Tree, read_swc, write_swc
 
 SOURCE = Source(
     "https://zenodo.org/records/13328867",
@@ -94,7 +94,9 @@ def cases_of(args: argparse.Namespace) -> tuple[list[Case], list[str]]:
         raise NeurinoError("--graph needs --output: the tracing is written there")
     name = case_name(stem_of(args.data))
     tracing = args.output / "neurofly_graphs" / f"{name}.swc"
-    write_swc(read_graph(args.graph, args.coordinates == "array"), tracing)
+    tree = read_graph(args.graph, args.coordinates == "array")
+    if not tracing.is_file() or read_swc(tracing) != tree:  # a file written anew would be converted anew
+        write_swc(tree, tracing)
     return [Case(name, (args.data,), tracing=tracing)], []
 
 

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     for path in _files(args.files):
         try:
             findings, summary = check_file(path, args.axes)
-        except NeurinoError as error:
+        except (NeurinoError, OSError) as error:
             refused += 1
             text = " ".join(str(error).split())
             print(f"{path}: REFUSED: {text.removeprefix(f'{path}: ')}")
@@ -54,6 +54,8 @@ def check_file(path: Path, axes: str | None = None) -> tuple[list[str], str]:
         tree = read_swc(path)
         unit = "" if tree.unit == "unknown" else f", in {tree.unit}s"
         return [str(f) for f in inspect_swc(path)], f"{tree.n_nodes} nodes, {tree.n_pieces} connected piece(s){unit}"
+    if path.is_dir() and not any(path.iterdir()):
+        raise NeurinoError(f"{path}: an empty folder; give SWC files, image stacks, or a folder that holds some")
     return _check_stack(path, axes)
 
 
@@ -80,7 +82,4 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
         if not path.is_dir() or is_slice_folder(path):
             yield path
             continue
-        found = sorted({*stacks_in(path), *tracings_in(path)})
-        if not found:
-            raise NeurinoError(f"{path}: no SWC files or image stacks in this folder")
-        yield from found
+        yield from sorted({*stacks_in(path), *tracings_in(path)}) or [path]

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 from nnunet_neurino import __version__
@@ -68,21 +68,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = _top_parser().parse_args(arguments[:1]).command
-    try:
+
+    def work() -> int:
         module = _module(command)
         return int(module.run(_command_parser(command, module).parse_args(arguments[1:])) or 0)
+
+    return in_one_line(f"neurino {command}", work)
+
+
+def in_one_line(program: str, work: Callable[[], int]) -> int:
+    """Do ``work`` and return its exit status; what the user can put right is told in one line, without a traceback."""
+    try:
+        return work()
     except NeurinoError as error:
-        print(f"neurino {command}: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\nneurino {command}: interrupted; running it again goes on where it can", file=sys.stderr)
+        print(f"\n{program}: interrupted; running it again goes on where it can", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"neurino {command}: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"{program}: {where}{error.strerror or error}", file=sys.stderr)
         return 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,7 +40,7 @@ class BlobSettings:
             raise NeurinoError(
                 f"shape {tuple(self.shape)}: a volume of kind blob needs three sides of 12 voxels or more"
             )
-        if len(self.spacing) != 3 or not min(self.spacing) > 0:
+        if len(self.spacing) != 3 or not all(0 < step < math.inf for step in self.spacing):
             raise NeurinoError(f"spacing {tuple(self.spacing)}: expected three voxel sizes z, y, x, all above 0")
         if not 0 < self.fraction[0] <= self.fraction[1] < 0.2:
             raise NeurinoError(f"fraction {self.fraction}: expected a range within 0 to 0.2")

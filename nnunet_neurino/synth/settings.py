@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from nnunet_neurino.errors import NeurinoError
 
+_LARGEST_RATIO = 300  # of the sides of a voxel; beyond, one focus is larger than any volume
+
 
 @dataclass(frozen=True)
 class GrowthSettings:
@@ -147,6 +149,11 @@ class SynthSettings:
         if len(self.spacing) != 3 or not all(math.isfinite(step) and step > 0 for step in self.spacing):
             raise NeurinoError(
                 f"spacing {tuple(self.spacing)}: expected three voxel sizes z, y, x in micrometres, all above 0"
+            )
+        if max(self.spacing) > _LARGEST_RATIO * min(self.spacing):
+            raise NeurinoError(
+                f"spacing {tuple(self.spacing)}: the sides of a voxel differ by more than a factor of "
+                f"{_LARGEST_RATIO}; give all three in micrometres"
             )
         if self.microscope.bits not in (8, 16):
             raise NeurinoError(f"bits {self.microscope.bits}: expected 8 or 16")

@@ -30,7 +30,12 @@ def test_usable_and_refused(tmp_path: Path, capsys: pytest.CaptureFixture):
     ]
     assert main(["check", str(tmp_path / "nowhere.tif")]) == 1
     (tmp_path / "empty").mkdir()
-    assert main(["check", str(tmp_path / "empty")]) == 1
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    capsys.readouterr()
+    assert main(["check", *(str(tmp_path / name) for name in ("empty", "other", "nowhere.tif", "a.swc"))]) == 1
+    said = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()]
+    assert [word for word in said if word in ("REFUSED", "usable")] == [*["REFUSED"] * 3, "usable"]
 
 
 def test_shared_quirks_never_raise_and_always_say_one_line(shared_data: Path, capsys: pytest.CaptureFixture):

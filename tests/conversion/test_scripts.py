@@ -123,6 +123,16 @@ def test_cwmbs(script, tmp_path: Path):
     assert [c["case"] for c in report(tmp_path / "Dataset003_CWMBS")["cases"]] == ["SN0", "SN1"]
 
 
+def test_an_interrupted_script_ends_in_one_line(script, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    module = script("cwmbs")
+    monkeypatch.setattr(module, "find_cases", interrupted)
+    assert run(module, tmp_path, "--dataset-id", 3, "--output", tmp_path) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
 def test_neurofly_masks(script, tmp_path: Path):
     data = tmp_path / "mouse_labeled"
     for i in range(2):
@@ -158,6 +168,9 @@ def test_neurofly_graph(script, tmp_path: Path, columns: str):
     write_tiff(tmp_path / "a.tif", picture_of(tree))
     graph = [tmp_path / "a.tif", "--graph", tmp_path / "a.db", "--dataset-id", 3, "--output", tmp_path / "raw"]
     assert run(module, *graph) == 0
+    before = (tmp_path / "raw" / "neurofly_graphs" / "a.swc").stat().st_mtime_ns
+    assert run(module, *graph, "--resume") == 0
+    assert (tmp_path / "raw" / "neurofly_graphs" / "a.swc").stat().st_mtime_ns == before
     for content in (b"", b"not a database", b"SQLite format 3\0" + bytes(100)):
         (tmp_path / "b.db").write_bytes(content)
         assert run(module, tmp_path / "a.tif", "--graph", tmp_path / "b.db", *graph[3:]) == 1

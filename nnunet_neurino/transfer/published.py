@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.convnext import SIZES
+from nnunet_neurino.networks.neurino import NeurINO
 
 _WRAPPERS = ("module.", "_orig_mod.")
 
@@ -96,10 +97,11 @@ def from_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         names and tensors that ``NeurINO.load_state_dict`` takes, strictly.
 
     Raises:
-        NeurinoError: a name that is not of the published network, or one that is missing.
+        NeurinoError: a name or a shape that is not of the published network, or a name that is missing.
     """
     network = describe_published(state_dict)
     result = {}
+    theirs = {}
     for name, tensor in _plain(state_dict).items():
         if _UNUSED.fullmatch(name):
             continue
@@ -107,12 +109,44 @@ def from_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if ours is None:
             raise NeurinoError(f"published checkpoint: '{name}' is not a name of the published NeurINO network")
         result[ours] = _reshaped(ours, tensor)
+        theirs[ours] = name
     widths = SIZES[network.size].widths
     head_widths = (widths[0] // 4, widths[0] // 2, *widths) if network.stem_stride == 4 else (widths[0] // 2, *widths)
     for head in range(5):
         result.setdefault(f"decoder.seg_layers.{head}.weight", torch.zeros(network.num_classes, head_widths[head]))
         result.setdefault(f"decoder.seg_layers.{head}.bias", torch.zeros(network.num_classes))
+    _check(result, theirs, network)
     return result
+
+
+def _check(result: Mapping[str, Tensor], theirs: Mapping[str, str], network: PublishedNetwork) -> None:
+    """Raise ``NeurinoError`` unless these are all the weights of our network; ``theirs`` are the published names."""
+    with torch.device("meta"):
+        ours = NeurINO(
+            network.in_channels,
+            network.num_classes,
+            network.size,
+            network.stem_stride,
+            network.grn,
+            norm=network.norm,
+        ).state_dict()
+    # PyTorch itself makes the counters of batches that old checkpoints lack.
+    missing = [name for name in ours if name not in result and not name.endswith("num_batches_tracked")]
+    if missing:
+        raise NeurinoError(
+            f"published checkpoint: {len(missing)} weights of NeurINO-{network.size.capitalize()} are missing, the "
+            f"first is our '{missing[0]}'; it is not whole, or of a variant that was not published"
+        )
+    for name, tensor in result.items():
+        if name not in ours:
+            raise NeurinoError(
+                f"published checkpoint: '{theirs[name]}' is not a name of the published NeurINO-{network.size.capitalize()} network"
+            )
+        if tensor.shape != ours[name].shape:
+            raise NeurinoError(
+                f"published checkpoint: '{theirs[name]}' is {tuple(tensor.shape)} in our layout; the published "
+                f"NeurINO-{network.size.capitalize()} has {tuple(ours[name].shape)} there"
+            )
 
 
 def _plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -97,6 +97,11 @@ def test_group_norms_are_recognised() -> None:
         ({"encoder.stages.0.downsample_layers.0.weight": None}, "missing"),
         ({"up_7.conv9.weight": torch.zeros(1)}, "up_7.conv9.weight"),
         ({"encoder.stages.2.layers.9.gamma": torch.zeros(384)}, "third stage"),
+        # What the released code can be told, but its trainers never tell it.
+        ({"bottleneck.0.conv1.weight": None}, "1 weights of NeurINO-Tiny are missing, .*bottleneck.0.depthwise.weight"),
+        ({"dec_block_2.1.conv1.weight": torch.zeros(192, 1, 5, 5, 5)}, "'dec_block_2.1.conv1.weight' is .*5, 5, 5"),
+        ({"encoder.stages.1.layers.0.layer_norm.running_mean": torch.zeros(192)}, "not a name of the published"),
+        ({"out_2.conv_out.bias": torch.zeros(3)}, "'out_2.conv_out.bias' is"),
     ],
 )
 def test_other_networks_are_refused(change: dict, says: str) -> None:

@@ -2,8 +2,9 @@
 
 from nnunet_neurino.conversion.alignment import Alignment, check_alignment
 from nnunet_neurino.conversion.dataset import Conversion, convert_dataset
-from nnunet_neurino.conversion.pairing import find_cases, read_pairs
+from nnunet_neurino.conversion.pairing import find_cases
 from nnunet_neurino.conversion.settings import Case, ConvertSettings
+from nnunet_neurino.conversion.table import read_pairs
 
 __all__ = [
     "Alignment",

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from nnunet_neurino.conversion.case import RECORDS, CannotWrite, convert_case, is_done, refusal
 from nnunet_neurino.conversion.picture import BETTER, contact_sheets
 from nnunet_neurino.conversion.settings import Case, ConvertSettings
-from nnunet_neurino.conversion.splits import make_splits, specimen_of
+from nnunet_neurino.conversion.splits import make_splits, with_specimens
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.files import write_json
 
@@ -78,7 +78,7 @@ def convert_dataset(
     Raises:
         NeurinoError: the folder holds something else, or cannot be written.
     """
-    cases = [_with_specimen(case, settings) for case in cases]
+    cases = with_specimens(cases, settings.specimen)
     folder = output / settings.folder_name
     try:
         _prepare(folder, settings, resume, overwrite)
@@ -89,13 +89,6 @@ def convert_dataset(
             f"{error.filename or folder}: cannot write ({error.strerror or error}); run the same command again when "
             "there is room and permission: it goes on"
         ) from None
-
-
-def _with_specimen(case: Case, settings: ConvertSettings) -> Case:
-    try:
-        return replace(case, specimen=specimen_of(case.name, settings.specimen, case.specimen))
-    except NeurinoError as error:
-        return replace(case, problem=case.problem or str(error))
 
 
 def _prepare(folder: Path, settings: ConvertSettings, resume: bool, overwrite: bool) -> None:

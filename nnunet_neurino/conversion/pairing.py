@@ -1,8 +1,7 @@
-"""Which tracing (or mask) belongs to which image: by name, by folder, or by a table."""
+"""Which tracing (or mask) belongs to which image: by name or by folder."""
 
 from __future__ import annotations
 
-import csv
 import difflib
 import functools
 import re
@@ -17,7 +16,6 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images.slices import is_slice_folder
 
 _CHANNEL = re.compile(r"^(.*)_(\d{4})$")
-_COLUMNS = ("case", "image", "tracing", "mask", "specimen", "set")
 
 
 def find_cases(images: Path, tracings: Path | None = None, masks: Path | None = None) -> tuple[list[Case], list[str]]:
@@ -203,63 +201,3 @@ def refuse_duplicates(cases: list[Case]) -> list[Case]:
             case = replace(case, name=f"{case.name}_duplicate{seen[key]}", problem=case.problem or problem)
         result.append(case)
     return sorted(result, key=lambda c: c.name)
-
-
-def read_pairs(table: Path) -> list[Case]:
-    """Read cases from a CSV file with a header.
-
-    Columns: image (needed; several channels separated by ";"), tracing or mask (empty for test cases), case,
-    specimen, set ("train" or "test"). Paths count from the table's folder.
-    """
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header = [name.strip().lower() for name in reader.fieldnames or ()]
-            rows = [{k.strip().lower(): (v or "").strip() for k, v in row.items() if k} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise NeurinoError(f"{table}: cannot be read as CSV ({error}); save it as UTF-8 with commas") from None
-    unknown = set(header) - set(_COLUMNS)
-    if "image" not in header or unknown:
-        raise NeurinoError(
-            f"{table}: columns {', '.join(header) or 'none'}; expected image and any of "
-            f"{', '.join(c for c in _COLUMNS if c != 'image')}"
-        )
-    cases = []
-    for line, row in enumerate(rows, start=2):
-        images = tuple(table.parent / part.strip() for part in row["image"].split(";") if part.strip())
-        tracing, mask = row.get("tracing"), row.get("mask")
-        name = case_name(row.get("case") or (stem_of(images[0]) if images else f"line{line}"))
-        problem = ""
-        if not images:
-            problem = f"{table}: line {line}: no image"
-        elif tracing and mask:
-            problem = f"{table}: line {line}: both a tracing and a mask; give one"
-        elif row.get("set", "") not in ("", "train", "test"):
-            problem = f"{table}: line {line}: set {row['set']!r}; expected train or test"
-        elif not (tracing or mask) and row.get("set") == "train":
-            problem = f"{table}: line {line}: a training case without tracing or mask"
-        cases.append(
-            Case(
-                name,
-                images,
-                table.parent / tracing if tracing else None,
-                table.parent / mask if mask else None,
-                row.get("specimen", ""),
-                row.get("set") == "test" or not (tracing or mask),
-                problem,
-            )
-        )
-    if not cases:
-        raise NeurinoError(f"{table}: no rows below the header")
-    doubled = _shared_tracings(cases)
-    return refuse_duplicates(doubled)
-
-
-def _shared_tracings(cases: list[Case]) -> list[Case]:
-    counts = Counter(c.tracing or c.mask for c in cases)
-    return [
-        replace(c, problem=f"{c.tracing or c.mask}: given to {counts[c.tracing or c.mask]} images in the table")
-        if (c.tracing or c.mask) and counts[c.tracing or c.mask] > 1 and not c.problem
-        else c
-        for c in cases
-    ]

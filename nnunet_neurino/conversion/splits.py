@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
+from nnunet_neurino.conversion.settings import Case
 from nnunet_neurino.errors import NeurinoError
 
 
@@ -19,6 +22,26 @@ def specimen_of(case: str, rule: str | None, given: str = "") -> str:
             raise NeurinoError(f"--specimen {rule!r}: not found in the case name {case!r}; widen the expression")
         return match.group(1) if match.groups() else match.group(0)
     return case
+
+
+def with_specimens(cases: Sequence[Case], rule: str | None) -> list[Case]:
+    """Give every case its specimen; training cases of several specimens that show one image get a problem."""
+    named = []
+    for case in cases:
+        try:
+            named.append(replace(case, specimen=specimen_of(case.name, rule, case.specimen)))
+        except NeurinoError as error:
+            named.append(replace(case, problem=case.problem or str(error)))
+    specimens: dict[Path, set[str]] = defaultdict(set)
+    for case in named:
+        for path in () if case.test else case.images:
+            specimens[path].add(case.specimen)
+    for i, case in enumerate(named):
+        shared = [path for path in case.images if len(specimens[path]) > 1]
+        if shared and not case.problem:
+            problem = f"{shared[0]}: belongs to several cases: give them one specimen, so that no split parts them"
+            named[i] = replace(case, problem=problem)
+    return named
 
 
 def make_splits(specimens: Mapping[str, Sequence[str]], folds: int = 5) -> list[dict[str, list[str]]]:

@@ -329,6 +329,20 @@ def test_unknown_voxel_size_is_asked_for(make_pairs: Make, tmp_path: Path):
     assert "--spacing Z Y X" in report_of(tmp_path / "raw")["cases"][0]["refused"]
 
 
+def test_an_image_of_two_specimens_is_refused(make_pairs: Make, tmp_path: Path):
+    data = make_pairs(2)
+    shutil.copy(data / "cell0.swc", data / "again.swc")
+    rows = "one,cell0.tif,cell0.swc,{}\ntwo,cell0.tif,again.swc,{}\nthree,cell1.tif,cell1.swc,\n"
+    table = data / "pairs.csv"
+    for specimens, status in ((("", ""), 1), (("fly", "fly"), 0)):
+        table.write_text("case,image,tracing,specimen\n" + rows.format(*specimens))
+        arguments = ("convert", "--pairs", table, *OPTIONS, "--output", tmp_path / "raw", "--overwrite")
+        assert main([str(a) for a in arguments]) == status
+        refused = {c["case"]: c["refused"] for c in report_of(tmp_path / "raw")["cases"] if "refused" in c}
+        assert set(refused) == ({"one", "two"} if status else set())
+        assert all("one specimen" in reason for reason in refused.values())
+
+
 def test_values_that_float32_cannot_hold_are_refused_or_told(tmp_path: Path):
     voxels = np.random.default_rng(0).integers(0, 9, (4, 8, 8))
     for name, stack in (("large", voxels * 1e300), ("low", (voxels - 2**31).astype(np.int32)), ("fine", voxels / 9)):

@@ -160,6 +160,10 @@ def test_a_table(tmp_path: Path):
         ("picture,tracing\na,b\n", "columns picture"),
         ("image,tracing\n", "no rows"),
         ("image,colour\na.tif,red\n", "expected image"),
+        ("image;tracing\na.tif;a.swc\n", "separated by commas"),
+        ("image,tracing,image\na.tif,a.swc,b.tif\n", "each once"),
+        ("image,tracing\n,\n\n", "no rows"),
+        ("image,tracing\na\0.tif,a.swc\n", "NUL"),
     ],
 )
 def test_tables_that_are_refused(tmp_path: Path, text: str, word: str):
@@ -177,10 +181,13 @@ def test_rows_that_are_refused(tmp_path: Path):
     table.write_text(
         "case,image,tracing,mask,set\na,,x.swc,,\nb,b.tif,b.swc,m.tif,\nc,c.tif,,,train\nd,d.tif,d.swc,,maybe\n"
         "e,e.tif,same.swc,,\nf,f.tif,same.swc,,\ng,g.tif,g.swc,,\nG,h.tif,h.swc,,\ngood,z.tif,z.swc,,\n"
+        ",,,,\r\n\r\ni,a,comma.tif,i.swc,,train\n",
+        newline="",
     )
     cases = read_pairs(table)
     assert [c.name for c in cases if not c.problem] == ["good"]
-    assert len(cases) == 9
+    assert len(cases) == 10
+    assert "line 13: more cells" in next(c.problem for c in cases if c.name == "i")
 
 
 def test_numbered_stacks_are_no_slices_and_slices_are_one_stack(tmp_path: Path):

@@ -42,7 +42,7 @@ def fetch(name: str, source: str | None = None) -> Path:
         NeurinoError: neither is possible; says how to get the file.
     """
     page = page_of(name)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", page):
+    if not _is_page(page):
         raise NeurinoError(
             f"'{source or name}' is neither a file, a folder, nor the name of a model; see neurino weights"
         )
@@ -77,6 +77,17 @@ def fetch(name: str, source: str | None = None) -> Path:
             reason = f"the hub answered: {str(error).strip().splitlines()[0][:120]}"
         break
     raise _missing(page, reason)
+
+
+def _is_page(page: str) -> bool:
+    """Whether the hub could have a page of this name."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(page)
+    except HFValidationError:
+        return False
+    return "/" in page
 
 
 def _missing(page: str, reason: str) -> NeurinoError:

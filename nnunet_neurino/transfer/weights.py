@@ -6,6 +6,7 @@ Sources are read without executing anything in them, and every name and shape is
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -68,12 +69,14 @@ def load_2d_weights(source: str | Path) -> Weights2D | None:
 
 def find_file(source: str | Path) -> Path:
     """The file that a source of ``load_2d_weights`` stands for, downloaded where necessary."""
-    path = Path(source).expanduser()
+    text = str(source)
+    if not text.strip():
+        raise NeurinoError("the name of the 2D weights is empty; give a file, a folder, a timm model name, or 'none'")
+    path = Path(os.path.expanduser(source))  # which leaves the name of an unknown user as it is
     if path.is_dir():
         return _file_in(path)
     if path.is_file():
         return path
-    text = str(source)
     if path.suffix in (".pth", ".pt", ".bin", ".safetensors", ".ckpt") or text.startswith((".", "/", "~")):
         raise NeurinoError(f"{source}: no such file or folder; give a file, a folder, a timm model name, or 'none'")
     return hub.fetch(hub.DINOV3.get(text, text), source=text)

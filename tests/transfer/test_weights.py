@@ -119,12 +119,16 @@ def test_the_bomb_would_have_gone_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "says"), [("./missing.pth", "no such file"), ("a b", "neither a file"), ("", "neith")]
+    ("source", "says"),
+    [
+        ("./missing.pth", "no such file"),
+        ("~nobody-of-this-name/tiny", "no such file"),
+        ("", "is empty"),
+        *((name, "neither a file") for name in ("a b", "what/is/this", "my--weights", "-x", "tiny..", "x" * 120)),
+    ],
 )
 def test_sources_that_are_nothing(source: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    if not source:
-        source = "what/is/this"
     with pytest.raises(NeurinoError, match=says):
         load_2d_weights(source)
 

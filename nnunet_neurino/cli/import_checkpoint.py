@@ -70,8 +70,15 @@ def run(args: argparse.Namespace) -> int:
     network = checked_alike(networks, model)
     trainer = trainer_name(network)
     target = results / f"{trainer}__{_plans_name()}__{model.configuration}"
-    if target.exists() and not args.overwrite:
+    # plans.json is written last: without it the folder is what an interrupted import has left.
+    if (target / "plans.json").exists() and not args.overwrite:
         raise NeurinoError(f"{target}: already there; --overwrite replaces it")
+    others = sorted(path.name for path in target.glob("fold_*") if path.name.removeprefix("fold_") not in networks)
+    if others:
+        raise NeurinoError(
+            f"{target}: holds {', '.join(others)}, too, which this import does not replace, and all folds share one "
+            "plans.json; move them away or give another --output"
+        )
     _write(target, model, network, trainer, name, args.file_ending, {f: n.state for f, n in networks.items()})
     print(
         f"{target}: {model.trainer}, folds {', '.join(networks)}; NeurINO-{network.size.capitalize()}, "

@@ -55,7 +55,7 @@ def test_every_pickle_protocol_reads_alike(protocol: int, tmp_path: Path) -> Non
     assert all(torch.equal(state[name], tensor) for name, tensor in filled(published_entries("tiny")).items())
 
 
-def test_the_other_networks_of_the_release(tmp_path: Path) -> None:
+def test_the_other_networks_of_the_release(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = write_v1_folder(tmp_path / "v1", folds=("all",), grn=True, stem_stride=4, in_channels=2, num_classes=3)
     output = tmp_path / "out"
     arguments = ["import-checkpoint", str(folder), "-d", "Dataset007_Two", "-o", str(output), "--file-ending", ".tif"]
@@ -73,9 +73,15 @@ def test_the_other_networks_of_the_release(tmp_path: Path) -> None:
     saved = torch.load(target / "fold_all" / "checkpoint_final.pth", weights_only=True)
     assert saved["trainer_name"] == "nnUNetTrainerNeurINO_paper_stem4"
     assert saved["imported_from"]["trainer"] == TRAINER
-    # A second time only on purpose.
+    # A second time only on purpose, and never beside folds of something else.
     assert main(arguments) == 1
     assert main([*arguments, "--overwrite"]) == 0
+    (target / "fold_3").mkdir()
+    assert main([*arguments, "--overwrite"]) == 1
+    assert "holds fold_3, too" in capsys.readouterr().err
+    (target / "fold_3").rmdir()
+    (target / "plans.json").unlink()  # as an interrupted import leaves it
+    assert main(arguments) == 0
 
 
 class _Bomb:

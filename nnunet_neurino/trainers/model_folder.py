@@ -33,13 +33,20 @@ def refuse_mixed_folds(model_folder: str | Path, fold: int | str, configuration:
         return
     recorded = json.loads((folder / "plans.json").read_text(encoding="utf-8"))["configurations"].get(configuration, {})
     wanted = plans["configurations"][configuration]
-    different = [key for key in FIXED if recorded.get(key) != wanted.get(key)]
+    different = [key for key in FIXED if _what_counts(recorded.get(key)) != _what_counts(wanted.get(key))]
     if different:
         raise NeurinoError(
             f"{folder}: {others[0]} was trained with another {' and '.join(different)} than is asked for now, and all "
             f"folds of a model folder share one network: train with the same settings (its patch is "
             f"{recorded.get('patch_size')}), or under another trainer or plans name"
         )
+
+
+def _what_counts(value: Any) -> Any:
+    """A value of a configuration without what changes a training's memory only."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _what_counts(item) for key, item in value.items() if key != "checkpointing"}
 
 
 def remove_unfinished_checkpoints(fold_folder: str | Path) -> None:

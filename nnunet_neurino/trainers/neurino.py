@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers import model_folder
 from nnunet_neurino.trainers.logger import TermLogger
+from nnunet_neurino.trainers.optimisation import NOT_DECAYED
 from nnunet_neurino.trainers.plan_adaptation import adapt_plans, settings_in
 from nnunet_neurino.trainers.pretraining import find_source, load_into
 from nnunet_neurino.trainers.recipe import RecipeTrainer
@@ -97,9 +99,7 @@ class NeurINOTrainer(TASLMixin, RecipeTrainer):
         self._restoring = True
         changed = dict(self.plans_manager.plans.get(PLANS_KEY, {}))
         if not self.was_initialized:
-            checkpoint = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False)
-            self._adopt(checkpoint["init_args"], changed, str(filename_or_checkpoint))
-            del checkpoint
+            self._adopt(_init_args_of(filename_or_checkpoint), changed, str(filename_or_checkpoint))
         super().load_checkpoint(filename_or_checkpoint)
         record = self.my_init_kwargs.get("neurino") or {}
         self.pretraining = record.get("pretraining")
@@ -107,8 +107,10 @@ class NeurINOTrainer(TASLMixin, RecipeTrainer):
         self.my_init_kwargs["plans"] = self.plans_manager.plans
         for group in self.optimizer.param_groups:
             group["peak_lr"] *= self.settings.lr / record.get("settings", {}).get("lr", self.settings.lr)
-            if "weight_decay" in changed and group["weight_decay"] > 0:
+            if "weight_decay" in changed and not group["name"].endswith(NOT_DECAYED):
                 group["weight_decay"] = self.settings.weight_decay
+            if "eps" in changed:
+                group["eps"] = self.settings.eps
 
     def _adopt(self, init_args: dict[str, Any], changed: dict[str, Any], filename: str) -> None:
         """Take over settings and network of a checkpoint, then ``changed`` settings."""
@@ -116,7 +118,7 @@ class NeurINOTrainer(TASLMixin, RecipeTrainer):
         record = init_args.get("neurino") or {}
         started = self.defaults.replaced(record.get("settings") or stored_plans.get(PLANS_KEY, {}))
         settings = started.replaced(changed)
-        for name in settings.fixed:
+        for name in (*settings.fixed, *settings.of_the_optimiser):
             if getattr(settings, name) != getattr(started, name):
                 raise NeurinoError(
                     f"{filename}: this model was started with {name} {getattr(started, name)}, which cannot become "
@@ -132,7 +134,28 @@ class NeurINOTrainer(TASLMixin, RecipeTrainer):
                 current[key] = stored[key]
         if "batch_size" in changed:
             current["batch_size"] = settings.batch_size
+        if "checkpointing" in current["architecture"]["arch_kwargs"]:
+            current["architecture"]["arch_kwargs"]["checkpointing"] = settings.checkpointing
         self.plans_manager = PlansManager(plans)
         self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
         self.apply_settings(before)
         self.logger.local_logger = TermLogger(self.loss_term_names)
+
+
+def _init_args_of(filename: str) -> dict[str, Any]:
+    """What the trainer that wrote a checkpoint was made with."""
+    try:
+        checkpoint = torch.load(filename, map_location="cpu", weights_only=False)
+    except FileNotFoundError:
+        raise
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise NeurinoError(
+            f"{filename}: cannot be read ({str(error).splitlines()[0][:160]}); it may be cut short: move it away, and "
+            "--c goes on from another checkpoint of the folder, if there is one"
+        ) from None
+    if "optimizer_state" not in checkpoint:
+        raise NeurinoError(
+            f"{filename}: holds a model without the state of its training, as `neurino import-checkpoint` makes it; it "
+            "predicts, but cannot be resumed or validated. To train on, start anew with -pretrained_weights"
+        )
+    return dict(checkpoint["init_args"])

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+NOT_DECAYED = ", not decayed"
+"""End of the names of parameter groups without weight decay."""
+
 
 class AveragedAdamW(torch.optim.AdamW):
     """AdamW that also keeps a moving average of the weights, as part of its state.
@@ -63,6 +66,13 @@ class AveragedAdamW(torch.optim.AdamW):
                     held = p.detach().clone()
                     p.copy_(average)
                     average.copy_(held)
+
+    def forget_average(self) -> None:
+        """Give up the average that was kept so far; the weights stay. Not while swapped."""
+        for group in self.param_groups:
+            group["n_averaged"] = 0
+        for state in self.state.values():
+            state.pop(self.AVERAGE, None)
 
 
 class WarmupPoly:
@@ -134,7 +144,7 @@ def parameter_groups(
         if (below, decays) not in groups:
             groups[below, decays] = {
                 "params": [],
-                "name": ("decoder" if below < 0 else f"encoder-{below}") + ("" if decays else ", not decayed"),
+                "name": ("decoder" if below < 0 else f"encoder-{below}") + ("" if decays else NOT_DECAYED),
                 "weight_decay": weight_decay if decays else 0.0,
                 "peak_lr": lr * (layer_decay**below if below >= 0 else 1.0),
                 "lr": lr,

@@ -207,6 +207,8 @@ class RecipeTrainer(nnUNetTrainer):
         super().load_checkpoint(filename_or_checkpoint)
         if self.optimizer.swapped:
             self.optimizer.swap()
+        if not self.settings.ema:  # it was asked for before, and would be validated and saved as it is now for good
+            self.optimizer.forget_average()
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         with self._averaged_weights():

@@ -121,6 +121,9 @@ class TrainerSettings:
     fixed: ClassVar[tuple[str, ...]] = ("network", "size", "stem_stride", "grn", "norm", "patch_size")
     """Settings that a trained network depends on: they cannot be changed when a training is resumed."""
 
+    of_the_optimiser: ClassVar[tuple[str, ...]] = ("frozen_epochs", "decay_all", "layer_decay")
+    """Settings by which parameters are grouped: what an optimiser has saved fits no other groups."""
+
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:

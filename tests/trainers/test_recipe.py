@@ -159,6 +159,42 @@ def test_a_resumed_run_has_the_rate_it_would_have_had_or_the_one_given_anew(make
     assert {group["weight_decay"] for group in other.optimizer.param_groups} == {0.0, 0.5}
 
 
+def test_settings_given_anew_count_or_are_refused(make: Make, tmp_path: Path) -> None:
+    trainer = make(ema=0.9, weight_decay=0.0)
+    start_epoch(trainer)
+    for seed in range(3):
+        trainer.train_step(batch(seed))
+    raw, path = weights(trainer), str(tmp_path / "checkpoint.pth")
+    trainer.save_checkpoint(path)
+
+    resumed = make(ema=0.0, eps=1e-4, weight_decay=0.1, checkpointing=True, initialise=False)
+    resumed.load_checkpoint(path)
+    assert torch.equal(weights(resumed), raw)
+    assert resumed.bare_network.encoder.checkpointing
+    assert {group["eps"] for group in resumed.optimizer.param_groups} == {1e-4}
+    assert {group["weight_decay"] for group in resumed.optimizer.param_groups} == {0.0, 0.1}
+    start_epoch(resumed, 1)
+    resumed.train_step(batch(5))
+    latest = weights(resumed)
+    resumed.on_validation_epoch_start()
+    assert torch.equal(weights(resumed), latest), "an average that is no longer kept must not be validated"
+
+    for name, value in {"decay_all": True, "frozen_epochs": 2, "layer_decay": 0.5}.items():
+        with pytest.raises(NeurinoError, match=f"started with {name} .*cannot become {value}"):
+            make(initialise=False, **{name: value}).load_checkpoint(path)
+
+
+def test_checkpoints_that_cannot_be_resumed_are_named(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint_latest.pth"
+    make().save_checkpoint(str(path))
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(NeurinoError, match=r"checkpoint_latest.pth: cannot be read .*cut short"):
+        make(initialise=False).load_checkpoint(str(path))
+    torch.save({"network_weights": {}, "init_args": {}}, path)  # as `neurino import-checkpoint` writes it
+    with pytest.raises(NeurinoError, match="cannot be resumed or validated"):
+        make(initialise=False).load_checkpoint(str(path))
+
+
 def test_a_compiled_network_is_seen_through(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make(initialise=False)
     compile_ = torch.compile

@@ -93,7 +93,7 @@ class WindowSettings(TrainerSettings):
         for name in ("channels", "copies"):
             if getattr(self, name) < 1:
                 raise NeurinoError(f"setting {name} is {getattr(self, name)}; it must be 1 or more")
-        if min(self.window) < 1:
+        if len(self.window) != 3 or min(self.window) < 1:
             raise NeurinoError(f"setting window is {self.window}; three numbers from 1 on are needed")
         for name in ("overlap", "dropout"):
             if not 0 <= getattr(self, name) < 1:

@@ -74,6 +74,7 @@ def test_the_page_lists_names_words_and_settings() -> None:
         ({"copies": 0}, "must be 1 or more"),
         ({"overlap": 1.0}, "below 1"),
         ({"window": [0, 8, 8]}, "from 1 on"),
+        ({"window": [8, 8]}, "three numbers"),
         ({"loss_over": "window", "tasl": "localised"}, "exclude each other"),
         ({"size": "tiny"}, "for dino_window"),
     ],

@@ -63,7 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--patch-size", metavar=("Z", "Y", "X"), nargs=3, type=int, help="voxels (default: by the plans and --memory)"
     )
     group.add_argument("--memory", metavar="GIB", type=float, help=f"GPU memory (default: {_DEFAULTS.memory:g})")
-    group.add_argument("--size", choices=("atto", "tiny", "small", "base", "large"), help="encoder (default: tiny)")
+    group.add_argument(
+        "--size",
+        metavar="NAME",
+        help="encoder: tiny (default), small, base, large, or atto for trials; other networks have other sizes, see "
+        "docs/trainers.md",
+    )
     group.add_argument(
         "--set",
         metavar="NAME=VALUE",
@@ -83,29 +88,34 @@ def run(args: argparse.Namespace) -> int:
         raise NeurinoError(f"fold {args.fold!r}: give a number from 0 up, or all")
     if args.resume and args.val:
         raise NeurinoError("--c resumes training and --val only validates: give one of them")
+    if args.pretrained_model and (args.resume or args.val):
+        raise NeurinoError("--pretrained-model is what a new training starts from: give it without --c and --val")
+    if args.num_gpus < 1:
+        raise NeurinoError(f"--num-gpus {args.num_gpus}: give 1 or more (--device cpu trains without a GPU)")
     if args.pretrained_model and not args.pretrained_model.is_file():
         raise NeurinoError(f"{args.pretrained_model}: no such file")
     import torch
 
-    from nnunet_neurino.trainers.launch import Training, launch
+    from nnunet_neurino.trainers.launch import Training, launch, refuse_unused_weights
 
-    launch(
-        Training(
-            dataset=args.dataset,
-            configuration=args.configuration,
-            fold=args.fold if args.fold == "all" else int(args.fold),
-            trainer=args.trainer,
-            plans=args.plans,
-            settings=settings,
-            device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
-            gpus=args.num_gpus,
-            resume=args.resume,
-            validate="only" if args.val else "never" if args.no_val else "after",
-            best=args.val_best,
-            probabilities=args.npz,
-            pretrained_model=args.pretrained_model,
-        )
+    training = Training(
+        dataset=args.dataset,
+        configuration=args.configuration,
+        fold=args.fold if args.fold == "all" else int(args.fold),
+        trainer=args.trainer,
+        plans=args.plans,
+        settings=settings,
+        device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        gpus=args.num_gpus,
+        resume=args.resume,
+        validate="only" if args.val else "never" if args.no_val else "after",
+        best=args.val_best,
+        probabilities=args.npz,
+        pretrained_model=args.pretrained_model,
     )
+    if args.weights and args.weights.lower() != "none":
+        refuse_unused_weights(training, args.weights)
+    launch(training)
     return 0
 
 

@@ -10,6 +10,7 @@ from nnunet_neurino.trainers.window_settings import WindowSettings
 DEFAULTS: dict[str, TrainerSettings] = {
     dineuro_settings.BASE: DINeuroSettings(),
     window_settings.BASE: WindowSettings(),
+    **dict.fromkeys(("nnUNetTrainerMedNeXt", "nnUNetTrainerMedNeXtTASL"), TrainerSettings(network="mednext", size="L")),
 }
 """By the first part of the name; all other trainers take ``TrainerSettings``."""
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from nnunetv2.run import run_training as nnunet
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from torch.backends import cudnn
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.datasets import dataset_name, load_dataset_json, load_plans, nnunet_folder
 from nnunet_neurino.trainers.recipe import RecipeTrainer
-from nnunet_neurino.trainers.settings import PLANS_KEY
+from nnunet_neurino.trainers.settings import PLANS_KEY, TrainerSettings
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,16 @@ class Training:
     best: bool = False
     probabilities: bool = False
     pretrained_model: Path | None = None
+
+
+def refuse_unused_weights(training: Training, location: str) -> None:
+    """Raise ``NeurinoError`` if the trainer would not look at the 2D weights that it is told of."""
+    defaults = getattr(_trainer_class(training.trainer), "defaults", None)
+    if not isinstance(defaults, TrainerSettings) or not defaults.replaced(training.settings).pretrained:
+        raise NeurinoError(
+            f"--weights {location}: {training.trainer} starts from scratch and would not read them; choose another "
+            "trainer (docs/trainers.md), or give one of ours --set pretrained=true"
+        )
 
 
 def launch(training: Training) -> None:
@@ -126,14 +138,27 @@ def _run(training: Training) -> None:
         torch.set_num_threads(1)
         cudnn.benchmark = True
     trainer = make_trainer(training)
-    weights = None if training.pretrained_model is None else str(training.pretrained_model)
+    weights = training.pretrained_model
     only = training.validate == "only"
     if only and not (Path(trainer.output_folder) / "checkpoint_final.pth").is_file():
         raise NeurinoError(f"{trainer.output_folder}: no checkpoint_final.pth; the training is not finished")
-    nnunet.maybe_load_checkpoint(trainer, training.resume, only, weights)
+    if weights is None:
+        nnunet.maybe_load_checkpoint(trainer, training.resume, only)
+    else:
+        _start_from(trainer, weights)
     if not only:
         trainer.run_training()
     if training.validate != "never":
         if training.best:
             trainer.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_best.pth"))
         trainer.perform_actual_validation(training.probabilities)
+
+
+def _start_from(trainer: Any, model: Path) -> None:
+    """Put the weights of an nnU-Net checkpoint into a new trainer's network, all but the segmentation heads."""
+    trainer.initialize()
+    try:
+        load_pretrained_weights(trainer.network, str(model))
+    except (AssertionError, EOFError, KeyError, OSError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise NeurinoError(f"{model}: not a whole checkpoint of nnU-Net with this network ({reason})") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -134,12 +135,15 @@ class TrainerSettings:
             raise NeurinoError(f"setting size is {self.size!r}; choose one of {listing} for {self.network}")
         for name in ("epochs", "iterations", "val_iterations", "batch_size", "lr", "memory", "clip", "eps"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise NeurinoError(f"setting {name} is {value}; it must be greater than 0")
-        for name, length in (("patch_size", 3), ("tasl_lambdas", 3)):
+            if value is not None and not 0 < value < math.inf:
+                raise NeurinoError(f"setting {name} is {value}; it must be greater than 0, and finite")
+        for name in ("weight_decay", "warmup_epochs", "poly_power", "tasl_weight", "tasl_warmup_epochs"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise NeurinoError(f"setting {name} is {getattr(self, name)}; it must be 0 or greater, and finite")
+        for name, least in (("patch_size", 1), ("tasl_lambdas", 0)):
             value = getattr(self, name)
-            if value is not None and (len(value) != length or min(value) < 0):
-                raise NeurinoError(f"setting {name} is {value}; {length} numbers, none negative, are needed")
+            if value is not None and (len(value) != 3 or not all(least <= number < math.inf for number in value)):
+                raise NeurinoError(f"setting {name} is {value}; 3 numbers of at least {least} are needed")
         if self.frozen_epochs < -1:
             raise NeurinoError(f"setting frozen_epochs is {self.frozen_epochs}; give epochs, or -1 for good")
         for name, (low, high) in {"layer_decay": (0, 1), "ema": (0, 1), "oversample_foreground": (0, 1)}.items():

@@ -130,22 +130,21 @@ def _check(result: Mapping[str, Tensor], theirs: Mapping[str, str], network: Pub
             network.grn,
             norm=network.norm,
         ).state_dict()
+    title = f"NeurINO-{network.size.capitalize()}"
     # PyTorch itself makes the counters of batches that old checkpoints lack.
     missing = [name for name in ours if name not in result and not name.endswith("num_batches_tracked")]
     if missing:
         raise NeurinoError(
-            f"published checkpoint: {len(missing)} weights of NeurINO-{network.size.capitalize()} are missing, the "
-            f"first is our '{missing[0]}'; it is not whole, or of a variant that was not published"
+            f"published checkpoint: {len(missing)} weights of {title} are missing, the first is "
+            f"our '{missing[0]}'; it is not whole, or of a variant that was not published"
         )
     for name, tensor in result.items():
         if name not in ours:
-            raise NeurinoError(
-                f"published checkpoint: '{theirs[name]}' is not a name of the published NeurINO-{network.size.capitalize()} network"
-            )
+            raise NeurinoError(f"published checkpoint: '{theirs[name]}' is not a name of the published {title} network")
         if tensor.shape != ours[name].shape:
             raise NeurinoError(
                 f"published checkpoint: '{theirs[name]}' is {tuple(tensor.shape)} in our layout; the published "
-                f"NeurINO-{network.size.capitalize()} has {tuple(ours[name].shape)} there"
+                f"{title} has {tuple(ours[name].shape)} there"
             )
 
 

@@ -13,6 +13,7 @@ import torch
 from nnunet_plans import DATASET_JSON, plans
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.trainers import launch
 from nnunet_neurino.trainers.launch import Training, make_trainer
 from nnunet_neurino.trainers.pretraining import Source
 
@@ -195,6 +196,26 @@ def test_checkpoints_that_cannot_be_resumed_are_named(make: Make, tmp_path: Path
         make(initialise=False).load_checkpoint(str(path))
 
 
+def test_a_model_to_start_from_is_taken_over_or_named(make: Make, tmp_path: Path) -> None:
+    donor, path = make(), tmp_path / "checkpoint.pth"
+    with torch.no_grad():
+        for parameter in donor.network.parameters():
+            parameter.add_(0.5)
+    donor.save_checkpoint(str(path))
+    trainer = make(initialise=False)
+    launch._start_from(trainer, path)
+    assert torch.equal(weights(trainer, "encoder"), weights(donor, "encoder"))
+    assert not torch.equal(weights(trainer, "decoder.seg_layers"), weights(donor, "decoder.seg_layers"))
+
+    with pytest.raises(NeurinoError, match=r"checkpoint.pth: not a whole checkpoint .*shape of the parameters"):
+        launch._start_from(make(size="tiny", initialise=False), path)
+    for content in (path.read_bytes()[:5000], b"text", b""):
+        path.write_bytes(content)
+        with pytest.raises(NeurinoError, match=r"checkpoint.pth: not a whole checkpoint") as caught:
+            launch._start_from(make(initialise=False), path)
+        assert "\n" not in str(caught.value)
+
+
 def test_a_compiled_network_is_seen_through(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make(initialise=False)
     compile_ = torch.compile
@@ -244,7 +265,7 @@ def test_loss_terms_are_logged_as_the_mean_over_the_epoch(make: Make) -> None:
 def test_attributes_that_a_subclass_sets_as_nnunets_variants_do(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nnunet_neurino.trainers import find, launch
+    from nnunet_neurino.trainers import find
 
     class Shorter(find("nnUNetTrainerNeurINO_scratch")):  # type: ignore[misc]
         def __init__(

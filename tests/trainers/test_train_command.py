@@ -54,6 +54,12 @@ def complaint(command: str, capsys: pytest.CaptureFixture[str]) -> str:
         ("1 3d_fullres 0 --c --val", "give one of them"),
         ("1 3d_fullres 0 --num-gpus 2 --device cpu", "needs --device cuda"),
         ("1 3d_fullres 0 --val", "the training is not finished"),
+        ("1 3d_fullres 0 --num-gpus 0", "--num-gpus 0: give 1 or more"),
+        ("1 3d_fullres 0 --size huge", "setting size is 'huge'; choose one of tiny"),
+        ("1 3d_fullres 0 -tr nnUNetTrainerMedNeXt --size huge", "choose one of S, B, M, L for mednext"),
+        ("1 3d_fullres 0 -tr nnUNetTrainerNeurINO_scratch --weights tiny", "starts from scratch and would not read"),
+        ("1 3d_fullres 0 -tr nnUNetTrainer --weights tiny", "starts from scratch and would not read"),
+        ("1 3d_fullres 0 --c --pretrained-model x.pth", "without --c and --val"),
         ("1 3d_fullres 0 --pretrained-model /nowhere.pth", "/nowhere.pth: no such file"),
     ],
 )
@@ -115,6 +121,21 @@ def test_command_line_settings_reach_the_trainer(folders: Path, monkeypatch: pyt
     assert trainer.configuration_manager.patch_size == [16, 32, 32]
     assert (trainer.num_epochs, trainer.initial_lr) == (7, 1e-4)
     assert trainer.loss_term_names == ()
+
+
+@pytest.mark.parametrize(
+    ("trainer", "size", "network"),
+    [("nnUNetTrainerMedNeXt", "S", "MedNeXt"), ("nnUNetTrainerDINeuro_demo", "atto_v3", "DINeuro")],
+)
+def test_sizes_of_other_networks(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, trainer: str, size: str, network: str
+) -> None:
+    seen = []
+    monkeypatch.setattr(launch, "launch", seen.append)
+    assert cli.main(shlex.split(f"train 1 3d_fullres 0 -tr {trainer} --size {size} --device cpu")) == 0
+    made = launch.make_trainer(seen[0])
+    assert made.settings.size == size
+    assert made.configuration_manager.network_arch_class_name == f"nnunet_neurino.networks.{network}"
 
 
 def test_weights_named_on_the_command_line_are_looked_for(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

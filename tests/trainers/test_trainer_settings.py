@@ -37,6 +37,11 @@ def test_every_field_is_documented() -> None:
         ({"patch_size": [64, 64, "x"]}, "patch_size is 'x'; int is needed"),
         ({"frozen_epochs": -2}, "frozen_epochs is -2"),
         ({"layer_decay": 1.5}, "layer_decay is 1.5; it must lie in 0 to 1"),
+        ({"patch_size": [0, 64, 64]}, r"patch_size is \(0, 64, 64\); 3 numbers of at least 1"),
+        ({"lr": float("inf")}, "lr is inf; .*finite"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1; it must be 0 or greater"),
+        ({"warmup_epochs": float("nan")}, "warmup_epochs is nan"),
+        ({"tasl_lambdas": [1.0, -1.0, 0.5]}, "tasl_lambdas is .*at least 0"),
         ({"learning_rate": 1.0}, "unknown setting 'learning_rate'; known are .*lr"),
     ],
 )

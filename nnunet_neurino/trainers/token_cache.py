@@ -229,13 +229,18 @@ class TokenCache:
     @contextlib.contextmanager
     def _alone(self, say: Callable[[str], object]) -> Iterator[None]:
         """While no other process writes to the folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / ".lock")
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             say(f"Another process is writing tokens to {self.folder}; waiting for it")
             lock.acquire()
+        except OSError as error:
+            raise NeurinoError(
+                f"{self.folder}: tokens cannot be kept there ({error.strerror}); make nnUNet_preprocessed a folder that "
+                "you may write to, or compute tokens while training (--set tokens=computed)"
+            ) from error
         try:
             yield
         finally:

@@ -99,6 +99,14 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path
     assert not made.folder.exists()
 
 
+def test_a_place_that_cannot_be_written_to_is_refused_in_one_line(tmp_path) -> None:
+    made = cache(tmp_path)
+    (tmp_path / "tokens").write_text("no folder")
+    with pytest.raises(NeurinoError, match=r"tokens cannot be kept there \(.+\); make nnUNet_preprocessed") as error:
+        made.prepare(["a"], lambda line: pytest.fail(line))
+    assert "\n" not in str(error.value)
+
+
 def test_the_remedies_are_settings_there_are() -> None:
     settings = WindowSettings()
     for name, value in re.findall(r"--set (\w+)=(\w+)", token_cache._REMEDIES):

@@ -78,7 +78,7 @@ class Block(nn.Module):
         width = size.width
         self.heads = size.heads
         self.norm1 = nn.LayerNorm(width, eps=size.eps)
-        # A key's bias never changes a softmax, so DINOv3's lack of it needs no layer of its own.
+        # DINOv3's keys have no bias: it is zero at the start, which needs no layer of its own.
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=size.eps)

@@ -69,7 +69,7 @@ def read_vit_weights(path: Path, source: str | None = None) -> ViTWeights:
 
 
 def _assembled(found: RenamedViT, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """By our names: queries, keys and values together, biases that a library leaves out as zeros."""
+    """By our names: queries, keys and values together, biases that a library leaves out or masks as zeros."""
     state = {}
     for ours, parts in found.pieces.items():
         if "" in parts:
@@ -77,6 +77,9 @@ def _assembled(found: RenamedViT, tensors: Mapping[str, Tensor]) -> dict[str, Te
         else:
             zeros = torch.zeros_like(tensors[next(iter(parts.values()))])
             state[ours] = torch.cat([tensors[parts[part]] if part in parts else zeros for part in ("q", "k", "v")])
+    for name in found.masked & state.keys():
+        query, key, value = state[name].chunk(3)
+        state[name] = torch.cat([query, torch.zeros_like(key), value])
     for name in [name for name in state if name.endswith("qkv.weight")]:
         state.setdefault(name.replace("weight", "bias"), torch.zeros_like(state[name][:, 0]))
     return state

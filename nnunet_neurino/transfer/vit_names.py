@@ -88,7 +88,7 @@ TIMM = ViTScheme(
         "attn.q_bias": ("qkv.bias", "q"),
         "attn.v_bias": ("qkv.bias", "v"),
     },
-    unused=r"(head|fc_norm|head_dist|local_cls_norm)\..+|mask_token|rope(_embed)?\..+|blocks\.\d+\.attn\.qkv\.bias_mask",
+    unused=r"(head|fc_norm|head_dist|local_cls_norm)\..+|mask_token|rope(_embed)?\..+",
 )
 TRANSFORMERS = ViTScheme(
     title="transformers (ViT)",
@@ -166,10 +166,12 @@ class RenamedViT:
     Attributes:
         scheme: title of the naming scheme found.
         pieces: our name -> the parts of it ("q", "k", "v", or "" for all of it) -> the name found.
+        masked: our names of biases of which the keys' part does not count, whatever it holds.
     """
 
     scheme: str
     pieces: dict[str, dict[str, str]]
+    masked: frozenset[str] = frozenset()
 
     def shapes(self, found: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         """Shapes by our names; parts put together."""
@@ -201,12 +203,17 @@ def renamed_vit(names: Iterable[str]) -> RenamedViT:
         raise NeurinoError(f"{wrong} among {len(names)} weights: expected exactly one name that ends in one of {known}")
     prefix, scheme = marks[0]
     pieces: dict[str, dict[str, str]] = {}
+    masked = set()
     for name in names:
         if not name.startswith(prefix):
             continue
         bare = name[len(prefix) :]
         found = scheme.our_name(bare)
-        if found is not None:
+        # DINOv3's files multiply the keys' bias by a mask of zeros.
+        masked_bias = scheme.our_name(bare.removesuffix("_mask")) if bare.endswith("qkv.bias_mask") else None
+        if masked_bias is not None:
+            masked.add(masked_bias[0])
+        elif found is not None:
             pieces.setdefault(found[0], {})[found[1]] = name
         elif not re.fullmatch(scheme.unused, bare):
             raise NeurinoError(f"weight '{name}' does not belong to a ViT/{PATCH} as {scheme.title} names it")
@@ -214,7 +221,7 @@ def renamed_vit(names: Iterable[str]) -> RenamedViT:
         lacking = [part for part in _QKV if part not in parts and not (ours.endswith("qkv.bias") and part == "k")]
         if _WHOLE not in parts and lacking:
             raise NeurinoError(f"of weight '{ours}' the part '{lacking[0]}' is missing; the file is incomplete")
-    return RenamedViT(scheme.title, pieces)
+    return RenamedViT(scheme.title, pieces, frozenset(masked))
 
 
 def expected_vit_shapes(size: ViTSize) -> dict[str, tuple[int, ...]]:

@@ -28,9 +28,11 @@ def as_meta(state: dict[str, Tensor]) -> dict[str, Tensor]:
     result = {"rope_embed.periods": torch.ones(8), "mask_token": torch.zeros(1, 64)} if "reg_token" in state else {}
     for name, tensor in state.items():
         if name.endswith("q_bias"):
-            key = torch.zeros_like(tensor)
+            # DINOv3's layer multiplies by the mask; with rotary positions a bias of the keys would count.
+            key = torch.full_like(tensor, 3.0)
             result[name.replace("q_bias", "qkv.bias")] = torch.cat([tensor, key, state[name.replace("q_", "v_")]])
             result[name.replace("q_bias", "qkv.bias_mask")] = torch.ones(3 * len(tensor))
+            result[name.replace("q_bias", "qkv.bias_mask")][len(tensor) : 2 * len(tensor)] = 0
         elif not name.endswith("v_bias"):
             name = name.replace("reg_token", "storage_tokens").replace("gamma_", "ls")
             result[f"{name}.gamma" if name.endswith(("ls1", "ls2")) else name] = tensor

@@ -238,8 +238,8 @@ class TokenCache:
             lock.acquire()
         except OSError as error:
             raise NeurinoError(
-                f"{self.folder}: tokens cannot be kept there ({error.strerror}); make nnUNet_preprocessed a folder that "
-                "you may write to, or compute tokens while training (--set tokens=computed)"
+                f"{self.folder}: tokens cannot be kept there ({error.strerror}); make nnUNet_preprocessed a folder "
+                "that you may write to, or compute tokens while training (--set tokens=computed)"
             ) from error
         try:
             yield

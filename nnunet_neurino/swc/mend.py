@@ -168,7 +168,7 @@ def _resolve_parents(table: RawTable, findings: list[Finding]) -> np.ndarray:
         "made a root",
         "nodes whose parent is not in the file",
     )
-    if n and not (wanted == -1).any():
+    if root.any() and not (wanted == -1).any():
         findings.append(Finding(0, "no node is a root (parent -1)", f"{int(root.sum())} nodes made roots"))
     return parents
 

@@ -141,17 +141,30 @@ def _decode(comment: bytes) -> str:
 
 
 def _mend_separators(line: bytes, number: int, notes: Notes) -> bytes:
-    """Commas and semicolons between columns become blanks, a comma inside a number becomes a point."""
+    """Commas and semicolons between columns become blanks, a comma inside a number becomes a point.
+
+    Where that would move numbers into other columns (an empty cell, a comma for thousands) the line stays as it is, to
+    be refused.
+    """
+    for mark, name in ((b";", "semicolons"), (b",", "commas")):
+        cells = [cell.strip() for cell in line.split(mark)]
+        if len(cells) >= 7 and all(len(cell.split()) < 2 for cell in cells[:7]):
+            if not all(cells[:7]):
+                return line
+            notes.once(number, f"columns separated by {name}", "read as blanks")
+            line = b" ".join(cells)
     if b";" in line:
         notes.once(number, "columns separated by semicolons", "read as blanks")
         line = line.replace(b";", b" ")
     if b"," not in line:
         return line
-    fields = [f.strip(b",") for f in line.split()]
-    inner = [f for f in fields if b"," in f]
-    if inner and len(fields) >= 7 and all(_DECIMAL_COMMA.fullmatch(f) for f in inner):
+    fields = [field for field in (field.strip(b",") for field in line.split()) if field]
+    inner = [field for field in fields[:7] if b"," in field]
+    if inner and len(fields) >= 7:
+        if not all(_DECIMAL_COMMA.fullmatch(field) for field in inner):
+            return line
         notes.once(number, "commas as decimal points", "read as points")
-        return b" ".join(fields).replace(b",", b".")
+        return b" ".join([*(field.replace(b",", b".") for field in fields[:7]), *fields[7:]])
     notes.once(number, "columns separated by commas", "read as blanks")
     return line.replace(b",", b" ")
 

@@ -70,11 +70,24 @@ def test_manners_of_writing_need_no_mending(read, content: str | bytes) -> None:
         PLAIN.replace(" ", ";"),
         PLAIN.replace("0.5", "0,5").replace("0.25", "0,25"),
         PLAIN.replace("0.5", "0,5").replace("0.25", "0,25").replace(" ", ";"),
+        PLAIN.replace("0.5", "0,5").replace("0.25", "0,25").replace("\n", " 1,2,3 7\n"),
+        PLAIN.replace(" ", " , ").replace("\n", " ; ; 3\n"),
         "id,type,x,y,z,radius,parent\n" + PLAIN.replace(" ", ","),
         "id type x y z radius parent\n" + PLAIN,
         PLAIN.encode("utf-16"),
     ],
-    ids=["commas", "comma-blank", "semicolons", "decimal-comma", "european", "header-csv", "header", "utf16"],
+    ids=[
+        "commas",
+        "comma-blank",
+        "semicolons",
+        "decimal-comma",
+        "european",
+        "lists",
+        "both",
+        "header-csv",
+        "header",
+        "utf16",
+    ],
 )
 def test_other_separators_are_mended_and_told(read, content: str | bytes) -> None:
     tree = read(content)
@@ -82,6 +95,14 @@ def test_other_separators_are_mended_and_told(read, content: str | bytes) -> Non
     assert mended(tree)
     with pytest.raises(NeurinoError, match="strict"):
         read(content, strict=True)
+
+
+@pytest.mark.parametrize(
+    "row", ["1,2,0.5,,0.5,1,-1,8", "1;2;0.5; ;0.5;1;-1;8", "1 1 1,234.5 2 3 1 -1", "1 1 1,234,567 2 3 1 -1"]
+)
+def test_no_separator_moves_a_number_into_another_column(read, row: str) -> None:
+    with pytest.raises(NeurinoError, match="line 4: expected"):
+        read(PLAIN + row + "\n")
 
 
 @pytest.mark.parametrize(

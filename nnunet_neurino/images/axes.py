@@ -118,7 +118,7 @@ def _find_z(path: str | os.PathLike[str], array: np.ndarray, names: str, stored:
         )
     if "Z" not in names and not unknown and not others:
         _refuse_single_slice(path, stored)
-    guess = "CZYX" if len(names) == 4 else "ZYX"
+    guess = "TCZYX"[-len(names) :]
     raise NeurinoError(f"{path}: ambiguous axes ({stored}); say which is which, for example --axes {guess}")
 
 

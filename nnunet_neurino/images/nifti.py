@@ -17,9 +17,10 @@ import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.findings import Finding
-from nnunet_neurino.images.stack import Raw, Spacing, check_size
+from nnunet_neurino.images.stack import Raw, Spacing, check_size, first_bytes
 
 SUFFIXES = (".nii", ".nii.gz")
+GZIP = b"\x1f\x8b"
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _COLOURS = {128: 3, 2304: 4}
 _AXES = "CTZYX"
@@ -41,8 +42,8 @@ class _Header:
 
 
 def read_nifti(path: Path, max_bytes: int | None = None) -> Raw:
-    """Read a NIfTI file; an uncompressed one is mapped."""
-    packed = path.name.lower().endswith(".gz")
+    """Read a NIfTI file, compressed or not, whatever its ending says; an uncompressed one is mapped."""
+    packed = first_bytes(path).startswith(GZIP)
     try:
         with gzip.open(path, "rb") if packed else path.open("rb") as file:
             header = _header(path, file.read(544))

@@ -82,6 +82,8 @@ def _read(path: Path, max_bytes: int | None) -> Raw:
         return read_itk(path, max_bytes)
     if name.endswith(slices.SUFFIXES) and not name.endswith((".tif", ".tiff")):
         raise NeurinoError(f"{path}: a single slice, a stack was expected; give the folder that holds the slices")
+    if head.startswith(nifti.GZIP):
+        raise NeurinoError(f"{path}: is gzip-compressed; unpack it first (gunzip)")
     raise NeurinoError(
         f"{path}: not an image stack that is known here (begins with {head[:8]!r}); expected TIFF, .v3draw, .v3dpbd, "
         "NIfTI, NRRD or a folder of slices: save it as TIFF, for example with Fiji"

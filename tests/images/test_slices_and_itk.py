@@ -152,6 +152,9 @@ def test_nifti_equals_simpleitk(tmp_path: Path, voxels: np.ndarray, dtype: str, 
     stack = read_stack(path)
     assert np.array_equal(stack.voxels, SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))))
     assert isinstance(stack.voxels, np.memmap) == (ending == ".nii")
+    wrong = tmp_path / ("b.nii" if ending == ".nii.gz" else "b.nii.gz")
+    path.rename(wrong)
+    assert np.array_equal(read_stack(wrong).voxels, stack.voxels)
 
 
 def nifti(voxels: np.ndarray, order: str, second: bool, unit: int, slope: float, inter: float) -> bytes:

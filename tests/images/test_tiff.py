@@ -127,8 +127,11 @@ def test_unnamed_page_axis_is_z_only_when_alone(tmp_path: Path, voxels: np.ndarr
     assert "taken as z" in findings(tmp_path / "one.tif")
     two = np.stack([voxels, voxels + 1])
     tifffile.imwrite(tmp_path / "two.tif", two, photometric="minisblack")
-    with pytest.raises(NeurinoError, match="ambiguous"):
+    with pytest.raises(NeurinoError, match=r"ambiguous.*--axes CZYX$"):
         read_stack(tmp_path / "two.tif")
+    tifffile.imwrite(tmp_path / "three.tif", np.stack([two, two]), photometric="minisblack")
+    with pytest.raises(NeurinoError, match=r"ambiguous.*--axes TCZYX$"):
+        read_stack(tmp_path / "three.tif")
     assert np.array_equal(read_stack(tmp_path / "two.tif", axes="CZYX").voxels, two)
     assert np.array_equal(read_stack(tmp_path / "two.tif", axes="TZYX", time=1).voxels, two[1])
 
@@ -213,6 +216,7 @@ def test_header_that_promises_a_trillion_voxels_is_refused_early(tmp_path: Path,
         (b"II*\0\xff\xff\xff\xff", "TIFF"),
         (b"MM\0*\0\0\0\x08\xff\xff", "TIFF"),
         (bytes(range(256)), "not an image stack"),
+        (b"\x1f\x8b\x08", "gunzip"),
     ],
 )
 def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, word: str):

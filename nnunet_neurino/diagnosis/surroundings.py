@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,8 @@ def folders() -> Iterator[Finding]:
             continue
         folder = Path(value)
         if not folder.is_dir():
-            yield Finding(Level.PROBLEM, name, f"{folder} is not a folder ({purpose})", f"mkdir -p {folder}")
+            remedy = f"export {name}=/a/folder/of/yours" if folder.exists() else f"mkdir -p {shlex.quote(value)}"
+            yield Finding(Level.PROBLEM, name, f"{folder} is not a folder ({purpose})", remedy)
         elif not os.access(folder, os.W_OK):
             yield Finding(
                 Level.PROBLEM, name, f"{folder} cannot be written to", f"chmod u+w {folder}, or choose another"

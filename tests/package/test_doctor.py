@@ -39,6 +39,15 @@ def test_unset_and_missing_folders_are_problems(folders, monkeypatch):
     assert seen["nnUNet_preprocessed"] < Level.PROBLEM
 
 
+def test_a_file_in_place_of_a_folder_is_not_to_be_made(folders, monkeypatch):
+    (folders / "file").touch()
+    monkeypatch.setenv("nnUNet_raw", str(folders / "file"))
+    monkeypatch.setenv("nnUNet_results", str(folders / "my results"))
+    remedies = {finding.subject: finding.remedy for finding in surroundings.folders()}
+    assert remedies["nnUNet_raw"].startswith("export nnUNet_raw=")
+    assert remedies["nnUNet_results"] == f"mkdir -p '{folders / 'my results'}'"
+
+
 def test_a_requirement_out_of_range_is_a_problem(monkeypatch):
     monkeypatch.setattr(installation.metadata, "requires", lambda name: ["numpy>=999", "no-such-package>=1"])
     findings = list(installation.packages())

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
+from scipy.spatial import cKDTree
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 WIDE = 24.0  # a loop of this length is no mere hole in a neurite, in voxels of the finest axis
+_GIRTH = 6.3  # of a neurite, in its radii
 _BORDER = 4.0  # a tip is this much more than its radius away from the border when it ends there
 
 
@@ -110,22 +112,37 @@ def cheapest_forest(pairs: Ints, cost: Floats, n_points: int) -> NDArray[np.bool
     return np.isin(low * n_points + high, kept)
 
 
-def with_wide_loops(points: Floats, tree: Ints, closers: Ints, width: float) -> Ints:
-    """The edges of a forest and those of ``closers`` (first come, first served) that close a loop of ``width`` or more.
+def with_wide_loops(points: Floats, radii: Floats, tree: Ints, closers: Ints) -> Ints:
+    """The edges of a forest and those of ``closers`` (first come, first served) that close a wide loop.
 
-    Narrow loops are holes and rough places of one neurite; a wide one means two ways from one place to another.
+    Narrow loops are holes and rough places of one neurite; a wide one means two ways from one place to another. Inside
+    a thick neurite or a cell body there are no two ways: there a loop must also be longer than the girth.
     """
     neighbours: list[list[int]] = [[] for _ in range(len(points))]
     for a, b in tree.tolist():
         neighbours[a].append(b)
         neighbours[b].append(a)
     kept = []
-    for a, b in closers.tolist():
+    for (a, b), width in zip(closers.tolist(), _wide(points, radii, closers).tolist(), strict=True):
         if not _reaches(points, neighbours, a, b, width):
             neighbours[a].append(b)
             neighbours[b].append(a)
             kept.append((a, b))
     return np.concatenate([tree, np.array(kept, dtype=np.int64).reshape(-1, 2)])
+
+
+def _wide(points: Floats, radii: Floats, closers: Ints) -> Floats:
+    """From which length on a loop that each of ``closers`` (m, 2) closes is wide."""
+    width = np.full(len(closers), WIDE)
+    thick = np.flatnonzero(_GIRTH * radii > WIDE)
+    if len(thick) and len(closers):
+        tree, most = cKDTree(points[thick]), float(radii[thick].max())
+        for row, ends in enumerate(points[closers]):
+            for end in ends:
+                near = thick[tree.query_ball_point(end, most + 1.0)]
+                near = near[np.linalg.norm(points[near] - end, axis=1) <= radii[near] + 1.0]
+                width[row] = max(width[row], _GIRTH * float(radii[near].max(initial=0.0)))
+    return width
 
 
 def _reaches(points: Floats, neighbours: list[list[int]], start: int, goal: int, limit: float) -> bool:

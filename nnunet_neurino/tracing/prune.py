@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+from scipy.spatial import cKDTree
 
 from nnunet_neurino.tracing.lines import Lines, path_length
 
 _ROUNDS = 20
 _JAGGED = 3.0  # the surface of a mask is rough: what sticks out by less, in voxels of the finest axis, means nothing
+_THICK = 4.0  # in neurites of this radius and more
+_OVAL, _SURFACE = 1.15, 1.0  # the surface may be this times the radius, plus the last, away from the middle
 _BLUNT = 5.0  # the tips of a flat end are shorter
 
 
@@ -18,27 +23,78 @@ def prune_spurs(lines: Lines, scale: float) -> Lines:
     Of a fork's spurs the shortest goes first; the other may then be the end of the parent.
     """
     for _ in range(_ROUNDS):
-        degree = lines.degree()
-        doomed: dict[int, tuple[float, list[int]]] = {}
-        for path in lines.branches():
-            if degree[path[0]] == 1:
-                path = path[::-1]
-            if degree[path[0]] < 3 or degree[path[-1]] != 1:
-                continue
+        doomed: list[tuple[float, list[int]]] = []
+        for path in _side_branches(lines):
             length = path_length(lines.points[path])
             own = float(np.median(lines.radii[path[1:]]))
             sticks_out = length - lines.radii[path[0]]
             if sticks_out < max(scale * own, _JAGGED * min(scale, 1.0)) or length < own:
-                shortest = doomed.get(path[0])
-                if shortest is None or sticks_out < shortest[0]:
-                    doomed[path[0]] = (sticks_out, path[1:])
+                doomed.append((sticks_out, path))
         if not doomed:
             return lines
-        wanted = np.ones(len(lines.points), dtype=bool)
-        for _, path in doomed.values():
-            wanted[path] = False
-        lines = lines.keep(wanted)
+        lines = _without_first(lines, doomed)
     return lines
+
+
+def prune_inside(lines: Lines) -> Lines:
+    """Cut side branches that run inside the thick neurite or cell body that they leave.
+
+    There the first and the last fronts of a wave break into patches, and a fork between these is itself near the
+    surface and thin. What is inside is told by the balls around all other points of the piece. The thinnest branch of a
+    fork goes first.
+    """
+    for _ in range(_ROUNDS):
+        if not (lines.radii >= _THICK).any():
+            return lines
+        balls = _Balls(lines)
+        inside = [path for path in _side_branches(lines) if balls.hold(path[1:])]
+        if not inside:
+            return lines
+        lines = _without_first(lines, [(float(lines.radii[path[1:]].max()), path) for path in inside])
+    return lines
+
+
+class _Balls:
+    """The balls around the points of thick neurites and cell bodies, as far as these reach."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._points, self._piece = lines.points, lines.pieces()
+        self._thick = np.flatnonzero(lines.radii >= _THICK)
+        self._reach = _OVAL * lines.radii + _SURFACE
+        self._furthest = float(self._reach[self._thick].max())
+        self._tree = cKDTree(lines.points[self._thick])
+
+    def hold(self, branch: list[int]) -> bool:
+        """Whether each point of a branch is in the ball of a point of its piece that is not on the branch."""
+        return all(self._holds(point, branch) for point in reversed(branch))
+
+    def _holds(self, point: int, branch: list[int]) -> bool:
+        near = self._thick[self._tree.query_ball_point(self._points[point], self._furthest)]
+        near = near[(self._piece[near] == self._piece[point]) & ~np.isin(near, branch)]
+        distance = np.linalg.norm(self._points[near] - self._points[point], axis=1)
+        return bool((distance <= self._reach[near]).any())
+
+
+def _side_branches(lines: Lines) -> Iterator[list[int]]:
+    """Paths from a fork to a tip."""
+    degree = lines.degree()
+    for path in lines.branches():
+        if degree[path[0]] == 1:
+            path = path[::-1]
+        if degree[path[0]] >= 3 and degree[path[-1]] == 1:
+            yield path
+
+
+def _without_first(lines: Lines, doomed: list[tuple[float, list[int]]]) -> Lines:
+    """Cut of the branches (a number and a path from a fork) at each fork the one with the least number."""
+    first: dict[int, tuple[float, list[int]]] = {}
+    for number, path in doomed:
+        if path[0] not in first or number < first[path[0]][0]:
+            first[path[0]] = (number, path[1:])
+    wanted = np.ones(len(lines.points), dtype=bool)
+    for _, path in first.values():
+        wanted[path] = False
+    return lines.keep(wanted)
 
 
 def blunt_ends(lines: Lines) -> list[list[list[int]]]:

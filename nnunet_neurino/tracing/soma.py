@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-from nnunet_neurino.tracing.lines import WIDE, Ints, Lines, cheapest_forest, with_wide_loops
+from nnunet_neurino.tracing.lines import Ints, Lines, cheapest_forest, with_wide_loops
 
 SOMA_RATIO = 2.2  # a point this many times as thick as the neurites of its piece is in a cell body
 _BODY = 1.8  # a cell body is this many times as thick as the neurites that leave it
@@ -78,7 +78,7 @@ def star_somata(lines: Lines, parted: bool = False) -> Lines:
     # A bundle of lines may enter one cell body twice.
     cost = np.where(np.isin(edges, somata).any(axis=1), 2.0, 1.0)
     joined = cheapest_forest(edges, cost, len(lines.points))
-    edges = with_wide_loops(lines.points, edges[joined], edges[~joined], WIDE)
+    edges = with_wide_loops(lines.points, lines.radii, edges[joined], edges[~joined])
     return Lines(lines.points, lines.radii, edges).keep(wanted)
 
 

@@ -17,11 +17,17 @@ from nnunet_neurino.tracing.evidence import Evidence
 from nnunet_neurino.tracing.foreground import foreground
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines, without_cycles
 from nnunet_neurino.tracing.parting import part_neurons
-from nnunet_neurino.tracing.prune import blunt_ends, merge_close_forks, prune_spurs, trim_blunt_ends
+from nnunet_neurino.tracing.prune import (
+    blunt_ends,
+    merge_close_forks,
+    prune_inside,
+    prune_spurs,
+    trim_blunt_ends,
+)
 from nnunet_neurino.tracing.refine import recentre, resample, smooth, straighten_tips
 from nnunet_neurino.tracing.settings import TraceSettings
 from nnunet_neurino.tracing.soma import median_of, star_somata
-from nnunet_neurino.tracing.wave import VoxelGraph, select, thickest, voxel_graph, wave_lines
+from nnunet_neurino.tracing.wave import VoxelGraph, measured, select, thickest, voxel_graph, wave_lines
 
 _STANDS_OUT = 1.8
 _MOST_VOXELS = 12_000_000
@@ -78,16 +84,16 @@ def trace(
             "invert it or use higher thresholds"
         )
     scale = size / size.min()
-    lines, voxels, root = _centre_lines(mask, scale, settings)
+    lines, graph, root = _centre_lines(mask, scale, settings)
     if image is not None or note:
         evidence = Evidence.of(volume if image is None else image, mask, scale)
     else:
         evidence = None
     lines = _join_and_part(lines, evidence, np.array(mask.shape) * scale, settings)
     lines = _drop_short(star_somata(lines, parted=True), settings.min_length)
-    lines = merge_close_forks(prune_spurs(lines, settings.prune))
+    lines = merge_close_forks(prune_spurs(prune_inside(lines), settings.prune))
     for _ in range(settings.smooth):
-        lines = smooth(recentre(lines, voxels), 1, mask, scale)
+        lines = prune_inside(measured(smooth(recentre(lines, graph.voxels * scale), 1, mask, scale), graph))
     if settings.spacing_out > 0:
         lines = resample(lines, settings.spacing_out, mask, scale)
     return _to_tree(lines, root, scale, size, settings)
@@ -115,8 +121,8 @@ def _join_and_part(lines: Lines, evidence: Evidence | None, size: Floats, settin
 
 def _centre_lines(
     mask: NDArray[np.bool_], scale: Floats, settings: TraceSettings
-) -> tuple[Lines, Floats, Floats | None]:
-    """Centre lines of all components, without spurs, and the wished position of a root."""
+) -> tuple[Lines, VoxelGraph, Floats | None]:
+    """Centre lines of all components, without spurs, their voxels, and the wished position of a root."""
     count = int(np.count_nonzero(mask))
     if count > _MOST_VOXELS:
         raise NeurinoError(
@@ -129,11 +135,11 @@ def _centre_lines(
     large = (np.bincount(component) >= settings.min_voxels)[component] if count else np.zeros(0, dtype=bool)
     graph = select(graph, large)
     if not len(graph.voxels):
-        return Lines(np.empty((0, 3)), np.empty(0), np.empty((0, 2), dtype=np.int64)), np.empty((0, 3)), root
+        return Lines(np.empty((0, 3)), np.empty(0), np.empty((0, 2), dtype=np.int64)), graph, root
     component = np.unique(component[large], return_inverse=True)[1]
     wave = wave_lines(graph, _seeds(graph, component, root), settings.step)
-    lines = straighten_tips(prune_spurs(star_somata(wave), 0.15 * settings.prune))
-    return lines, graph.voxels * scale, root
+    lines = straighten_tips(prune_inside(prune_spurs(star_somata(wave), 0.15 * settings.prune)))
+    return lines, graph, root
 
 
 def _seeds(graph: VoxelGraph, component: Ints, root: Floats | None) -> Ints:

@@ -7,7 +7,7 @@ least contact are left out; wide loops stay. Unlike thinning this never loses an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
 
-from nnunet_neurino.tracing.lines import WIDE, Floats, Ints, Lines, cheapest_forest, with_wide_loops
+from nnunet_neurino.tracing.lines import Floats, Ints, Lines, cheapest_forest, with_wide_loops
 
 _OFFSETS = np.array([(z, y, x) for z in (-1, 0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1)][:13])
 _FACES = np.array([(-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1)])
@@ -121,7 +121,8 @@ def wave_lines(graph: VoxelGraph, seeds: Ints, step: float) -> Lines:
     joined = cheapest_forest(pairs, 1.0 / contact + np.arange(len(pairs)) * 1e-12, n_points)
     points = centre * graph.spacing
     closers = pairs[~joined][np.argsort(-contact[~joined], kind="stable")]
-    return Lines(points, _radius(graph, centre), with_wide_loops(points, pairs[joined], closers, WIDE))
+    radii = _radius(graph, centre)
+    return Lines(points, radii, with_wide_loops(points, radii, pairs[joined], closers))
 
 
 def _onto_foreground(centre: Floats, graph: VoxelGraph, point: NDArray) -> Floats:
@@ -139,6 +140,19 @@ def _radius(graph: VoxelGraph, centre: Floats) -> Floats:
     # Between two thick slices the steps of the surface come near; the voxel's own middle does not see them.
     depth = np.maximum(graph.depth(centre), graph.depth(np.rint(centre)))
     return np.maximum(depth - 0.5, 0.5)
+
+
+def measured(lines: Lines, graph: VoxelGraph) -> Lines:
+    """The lines with the radii of where their points are now; nearer to the middle they can only be larger.
+
+    Tips keep theirs, and so do bridges, which lie on background.
+    """
+    inner = lines.degree() >= 2
+    if not inner.any():
+        return lines
+    radii = lines.radii.copy()
+    radii[inner] = np.maximum(radii[inner], _radius(graph, lines.points[inner] / graph.spacing))
+    return replace(lines, radii=radii)
 
 
 def thickest(graph: VoxelGraph, component: Ints) -> Ints:

@@ -37,6 +37,31 @@ def test_radius_and_middle_of_a_straight_tube(radius: float) -> None:
     assert np.abs(tree.radii[inner] - radius).max() < 0.55
 
 
+@pytest.mark.parametrize("radius", [5.0, 9.0])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_thick_neurite_is_one_smooth_line(radius: float, cut: bool) -> None:
+    x = np.arange(-10.0 if cut else 20.0, 151.0 if cut else 121.0, 3)
+    y = 32 + 10 * np.sin(x / 25)
+    truth = Tree.build(np.column_stack([x, y, np.full(len(x), 18.0)]), np.arange(len(x)) - 1, radii=radius)
+    tree = trace(mask_of([truth], (36, 62, 140)))
+    assert (tree.n_pieces, tree_counts(tree).branches) == (1, 1)
+    inner = (tree.xyz[:, 0] > 40) & (tree.xyz[:, 0] < 100)
+    assert np.abs(tree.radii[inner] - radius + 0.5).max() < 0.5
+    middle = Tree.build(tree.xyz[inner], np.arange(inner.sum()) - 1)
+    away = neuron_distance(middle, truth)
+    assert away.esa_pred_to_truth is not None
+    assert away.esa_pred_to_truth < 0.1 * radius
+    assert tree.length < 1.2 * truth.length + 2 * radius
+
+
+def test_a_neurite_that_comes_back_to_a_thick_one_stays() -> None:
+    trunk = polyline([(10, 20, 20), (120, 20, 20)], 7.0)
+    loop = polyline([(30, 20, 20), (30, 50, 20), (90, 50, 20), (90, 20, 20)], 2.0)
+    tree = trace(mask_of([trunk, loop], (40, 60, 130)))
+    assert tree.n_pieces == 1
+    assert (length_scores(tree, loop, 3.0).length_recall or 0) > 0.9
+
+
 @pytest.mark.parametrize("axes", [(2, 1, 0), (1, 2, 0), (0, 2, 1)])
 def test_other_orientations_give_as_good_a_tree(axes: tuple[int, int, int]) -> None:
     truth = wavy(3, 1.5, SHAPE)

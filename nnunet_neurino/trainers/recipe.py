@@ -16,7 +16,7 @@ from torch import nn
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.files import atomic_path
-from nnunet_neurino.trainers.optimisation import AveragedAdamW, WarmupPoly, parameter_groups
+from nnunet_neurino.trainers.optimisation import AveragedAdamW, WarmupPoly, encoder_blocks, parameter_groups
 from nnunet_neurino.trainers.settings import TrainerSettings
 from nnunet_neurino.trainers.threads import use_fastest_thread_count
 
@@ -74,7 +74,7 @@ class RecipeTrainer(nnUNetTrainer):
         settings = self.settings
         if settings.frozen_epochs == -1:
             # Before DDP wraps the network: it must not wait for gradients that never come.
-            self.bare_network.encoder.requires_grad_(False)
+            self._let_encoder_learn(False)
         groups = parameter_groups(
             self.bare_network,
             self.initial_lr,
@@ -117,9 +117,14 @@ class RecipeTrainer(nnUNetTrainer):
         self._iteration = 0
         if not self.is_ddp and self.settings.frozen_epochs > 0:
             # Saves the encoder's backward pass. DDP could not do without its gradients; there only the rate is 0.
-            frozen = self.current_epoch < self.settings.frozen_epochs
-            self.bare_network.encoder.requires_grad_(not frozen)
+            self._let_encoder_learn(self.current_epoch >= self.settings.frozen_epochs)
         super().on_train_epoch_start()
+
+    def _let_encoder_learn(self, wish: bool) -> None:
+        """Train the pretrained part of the encoder or not; what is new in it (DINeuro's bends and gate) always is."""
+        for block in encoder_blocks(self.bare_network):
+            for parameter in block:
+                parameter.requires_grad_(wish)
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One step of the optimiser; nnU-Net's own has its clipping and its schedule built in."""

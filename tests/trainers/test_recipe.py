@@ -113,6 +113,23 @@ def test_a_frozen_encoder_waits_and_then_learns(make: Make, monkeypatch: pytest.
     assert not torch.equal(weights(trainer, "encoder"), before)
 
 
+@pytest.mark.parametrize("frozen_epochs", [-1, 2])
+def test_a_frozen_vit_still_learns_where_its_tubes_bend(
+    make: Make, monkeypatch: pytest.MonkeyPatch, frozen_epochs: int
+) -> None:
+    monkeypatch.setattr("nnunet_neurino.trainers.neurino.find_source", lambda settings: Source(None))
+    trainer = make("nnUNetTrainerDINeuro", frozen_epochs=frozen_epochs, tube_length=16, tube_controls=5)
+    before, gate = weights(trainer, "encoder.vit"), weights(trainer, "encoder.tubes.gate")
+    kernels = weights(trainer, "encoder.tubes.views.0.weight")
+    start_epoch(trainer)
+    example = batch()
+    label = example["target"][0]
+    trainer.train_step({**example, "target": [label[..., ::s, ::s] for s in (1, 2, 4, 8)]})
+    assert torch.equal(weights(trainer, "encoder.vit"), before)
+    assert torch.equal(weights(trainer, "encoder.tubes.views.0.weight"), kernels)
+    assert not torch.equal(weights(trainer, "encoder.tubes.gate"), gate), "a gate that is never trained stays closed"
+
+
 def test_the_average_is_validated_and_saved_and_training_goes_on_without_it(make: Make, tmp_path: Path) -> None:
     trainer = make(ema=0.9)
     start_epoch(trainer)

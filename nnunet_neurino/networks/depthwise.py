@@ -69,6 +69,7 @@ def runs_fast(x: Tensor, weight: Tensor, padding: Triple, stride: Triple = (1, 1
         and (x.requires_grad or weight.requires_grad)
         and stride == (1, 1, 1)
         and all(size % 2 == 1 and pad < size for size, pad in zip(weight.shape[2:], padding, strict=True))
+        and x.ndim == 5  # a single volume without a batch axis is PyTorch's business
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
         and _HAS_ONEDNN

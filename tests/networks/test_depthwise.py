@@ -206,6 +206,17 @@ def test_module_is_a_drop_in() -> None:
     torch.testing.assert_close(ours, nn.Conv3d(6, 6, 3, groups=6).weight)
 
 
+def test_a_volume_without_a_batch_axis_is_taken_as_conv3d_does() -> None:
+    ours = DepthwiseConv3d(4, (3, 5, 5))
+    theirs = nn.Conv3d(4, 4, (3, 5, 5), padding=(1, 2, 2), groups=4)
+    theirs.load_state_dict(ours.state_dict())
+    volume = torch.randn(4, 5, 6, 7)
+    torch.testing.assert_close(ours(volume), theirs(volume))
+    for module in (ours, theirs):
+        module(volume).square().sum().backward()
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+
+
 def test_tracing_shows_a_convolution() -> None:
     """Tools that count operations trace the network; they must see a convolution."""
     layer = DepthwiseConv3d(4, 3)

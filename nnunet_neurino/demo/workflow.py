@@ -74,6 +74,7 @@ class Workflow:
         self.truth = out / "truth"
         self.scores = out / "scores"
         self.logs = out / "logs"
+        self.stamps = out / "stamps"
         self.dataset = f"Dataset{settings.dataset_id:03d}_Demo"
         self.model = self.results / self.dataset / f"{settings.trainer}__nnUNetPlans__3d_fullres"
         self.environment = {
@@ -139,6 +140,17 @@ class Workflow:
             Step("trace", "trace the predictions to SWC trees", self._runner("trace"), None, [self.traced]),
             Step("score", "score masks and trees against the truth", self._score, None, [self.scores, self.truth]),
         ]  # fmt: skip
+
+    def check_folder(self) -> None:
+        """Refuse a folder of somebody else's: steps begin by removing what an earlier demo has left."""
+        if self.stamps.is_dir():
+            return
+        for step in self.steps():
+            for path in step.makes:
+                if path.exists():
+                    raise NeurinoError(
+                        f"{path}: is not of an earlier demo and would be removed; choose another folder with --output"
+                    )
 
     def check_disk(self) -> None:
         """Refuse to begin what cannot be finished."""

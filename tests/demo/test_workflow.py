@@ -25,6 +25,20 @@ def test_full_disk_is_refused_before_anything_is_made(tmp_path, monkeypatch):
         Workflow(DemoSettings(tmp_path / "out")).check_disk()
 
 
+def test_folders_of_somebody_else_are_not_removed(tmp_path, capsys):
+    (tmp_path / "notes.txt").touch()
+    workflow = Workflow(DemoSettings(tmp_path))
+    workflow.check_folder()
+    model = tmp_path / "nnUNet_results" / "Dataset001_Mine" / "model.pth"
+    model.parent.mkdir(parents=True)
+    model.touch()
+    assert cli.main(["demo", "--output", str(tmp_path), "--device", "cpu"]) == 1
+    assert "another folder" in capsys.readouterr().err
+    assert model.exists()
+    workflow.stamps.mkdir()  # of an earlier demo
+    workflow.check_folder()
+
+
 def test_gpu_asked_for_and_absent_is_one_line(tmp_path, monkeypatch, capsys):
     import torch
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import euler_number
 
-from nnunet_neurino.metrics.voxel import same_shape
+from nnunet_neurino.metrics.voxel import as_mask, same_shape
 from nnunet_neurino.skeleton import skeletonise
 
 Mask = NDArray[np.bool_]
@@ -32,7 +32,7 @@ class Betti:
 
 
 def betti_numbers(mask: Mask) -> Betti:
-    """Betti numbers of a bool array (z, y, x); everything outside the image is background.
+    """Betti numbers of a mask (z, y, x; all but 0 is foreground); everything outside the image is background.
 
     Examples:
         >>> import numpy as np
@@ -41,6 +41,7 @@ def betti_numbers(mask: Mask) -> Betti:
         >>> betti_numbers(ring)
         Betti(b0=1, b1=1, b2=0)
     """
+    mask = as_mask(mask)
     boxes = ndimage.find_objects(mask.astype(np.uint8))
     if not boxes:
         return Betti(0, 0, 0)
@@ -71,11 +72,12 @@ class TopologyScores:
 
 
 def topology_scores(pred: Mask, truth: Mask) -> TopologyScores:
-    """clDice and Betti errors of bool arrays (z, y, x) of one shape.
+    """clDice and Betti errors of masks (z, y, x; all but 0 is foreground) of one shape.
 
     Every component keeps at least one skeleton voxel, also where plain thinning would delete it.
     """
     same_shape(pred, truth)
+    pred, truth = as_mask(pred), as_mask(truth)
     ours, theirs = betti_numbers(pred), betti_numbers(truth)
     precision = _inside(skeletonise(pred), truth)
     recall = _inside(skeletonise(truth), pred)

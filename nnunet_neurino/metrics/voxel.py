@@ -63,14 +63,15 @@ def voxel_scores(pred: Mask, truth: Mask, spacing: Sequence[float] | None = None
     """Score a predicted mask against the true mask.
 
     Args:
-        pred: bool (z, y, x).
-        truth: bool (z, y, x) of the same shape.
+        pred: bool (z, y, x), or numbers of which all but 0 are foreground.
+        truth: (z, y, x) of the same shape.
         spacing: voxel size (z, y, x) in micrometres, or ``None`` when it is unknown.
 
     Raises:
         NeurinoError: the shapes differ.
     """
     same_shape(pred, truth)
+    pred, truth = as_mask(pred), as_mask(truth)
     hits, predicted, true = (int(np.count_nonzero(m)) for m in (pred & truth, pred, truth))
     empty = [name for name, count in (("prediction", predicted), ("truth", true)) if count == 0]
     reason = " and ".join(f"the {name} is empty" for name in empty) or None
@@ -113,12 +114,18 @@ def surface_distance(
 
 def surface_points(mask: Mask) -> NDArray[np.int64]:
     """Indices (n, 3), z y x, of the foreground voxels with a face on the background or the border."""
+    mask = as_mask(mask)
     boxes = ndimage.find_objects(mask.astype(np.uint8))
     if not boxes:
         return np.empty((0, 3), dtype=np.int64)
     inside = mask[boxes[0]]
     surface = inside & ~ndimage.binary_erosion(inside)
     return np.argwhere(surface) + [axis.start for axis in boxes[0]]
+
+
+def as_mask(volume: NDArray) -> Mask:
+    """A mask as bool: every number but 0 is foreground."""
+    return volume if volume.dtype == bool else volume != 0
 
 
 def same_shape(pred: NDArray, truth: NDArray) -> None:

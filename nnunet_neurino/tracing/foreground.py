@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.filters import apply_hysteresis_threshold
+from scipy import ndimage
 
 from nnunet_neurino.errors import NeurinoError
 
 MOST_LABELS = 20  # whole numbers up to this are labels, more of them an 8-bit probability map
+_ROUNDING = 1e-3  # by which probabilities may leave 0 to 1 when they were computed or resampled
 
 
 def foreground(volume: NDArray, low: float, high: float, name: str = "the mask") -> tuple[NDArray[np.bool_], str]:
@@ -18,7 +19,8 @@ def foreground(volume: NDArray, low: float, high: float, name: str = "the mask")
         volume: (z, y, x). Two different values at most, or whole numbers up to 20: a mask (or label image) whose
             foreground is everything above 0. Numbers between 0 and 1: probabilities. Other 8-bit numbers: probabilities
             times 255.
-        low, high: everything above ``low`` that is connected to something above ``high`` is foreground.
+        low, high: everything above ``low`` that is connected (26 neighbours) to something above ``high`` is
+            foreground.
         name: what messages call the volume.
 
     Returns:
@@ -38,19 +40,28 @@ def foreground(volume: NDArray, low: float, high: float, name: str = "the mask")
     least, most = float(volume.min()), float(volume.max())
     if not (np.isfinite(least) and np.isfinite(most)):
         raise NeurinoError(f"{name}: contains NaN or infinite values; expected a mask of 0 and 1, or probabilities")
-    if least >= 0:
+    if least >= -_ROUNDING:
         whole = volume.dtype.kind in "iu" or bool((volume == np.rint(volume)).all())
         if (whole and most <= MOST_LABELS) or bool(((volume == 0) | (volume == most)).all()):
             return volume > 0, ""
-        if most <= 1 or (whole and most <= 255):
-            scale = 1.0 if most <= 1 else 255.0
+        if most <= 1 + _ROUNDING or (whole and most <= 255):
+            scale = 1.0 if most <= 1 + _ROUNDING else 255.0
             taken = f"values from {least:.3g} to {most:.3g} were taken for probabilities"
             taken += " times 255" if scale > 1 else ""
             limits = f"{high:g}" if low == high else f"{high:g} where connected down to {low:g}"
-            return apply_hysteresis_threshold(
-                volume, low * scale, high * scale
-            ), f"{taken}; foreground is above {limits}"
+            return _hysteresis(volume, low * scale, high * scale), f"{taken}; foreground is above {limits}"
     raise NeurinoError(
         f"{name}: values from {least:.6g} to {most:.6g}; expected a mask (0 and 1, or labels up to {MOST_LABELS}) or "
         "probabilities (0 to 1, or 0 to 255): threshold the image first"
     )
+
+
+def _hysteresis(volume: NDArray, low: float, high: float) -> NDArray[np.bool_]:
+    """Components above ``low`` (26 neighbours, as everywhere in tracing) that have something above ``high``."""
+    certain = volume > high
+    if low == high:
+        return certain
+    labels, count = ndimage.label(volume > low, np.ones((3, 3, 3), dtype=bool))
+    wanted = np.zeros(count + 1, dtype=bool)
+    wanted[labels[certain]] = True
+    return wanted[labels]

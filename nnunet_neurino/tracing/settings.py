@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,10 +53,13 @@ class TraceSettings:
             raise NeurinoError(
                 f"thresholds {self.low} and {self.high}: expected 0 <= low <= high <= 1; swap or correct them"
             )
-        if not self.step > 0:
-            raise NeurinoError(f"step {self.step}: expected a length above 0 in voxels")
+        for name in ("step", "bridge_angle"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise NeurinoError(f"{name} {getattr(self, name)}: expected a number above 0")
         for name in ("min_voxels", "min_length", "bridge_length", "prune", "smooth", "spacing_out"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise NeurinoError(f"{name} {getattr(self, name)}: expected 0 or more")
+        if self.root is not None and not (len(self.root) == 3 and all(map(math.isfinite, self.root))):
+            raise NeurinoError(f"root {tuple(self.root)}: expected three numbers z, y, x in voxels")
         if self.unit not in ("voxel", "micrometre"):
             raise NeurinoError(f"unit {self.unit!r}: expected voxel or micrometre")

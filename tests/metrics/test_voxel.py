@@ -8,7 +8,7 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.metrics import surface_distance, voxel_scores
+from nnunet_neurino.metrics import betti_numbers, surface_distance, topology_scores, voxel_scores
 
 
 def random_mask(rng: np.random.Generator, shape: tuple[int, int, int], density: float, smooth: float) -> np.ndarray:
@@ -90,3 +90,15 @@ def test_without_voxel_size_nothing_is_in_micrometres() -> None:
 def test_different_shapes_are_refused() -> None:
     with pytest.raises(NeurinoError, match=r"3 x 4 x 5 voxels.*3 x 4 x 6"):
         voxel_scores(np.ones((3, 4, 5), bool), np.ones((3, 4, 6), bool))
+
+
+@pytest.mark.parametrize("numbers", [np.uint8(1), np.uint8(255), np.int64(2), np.int64(256), np.float32(0.5)])
+def test_masks_of_any_numbers_are_masks(numbers: np.generic) -> None:
+    rng = np.random.default_rng(5)
+    truth, pred = rng.random((2, 7, 9, 8)) < 0.3
+    assert voxel_scores(pred.astype(np.uint8), truth * numbers, (2, 1, 1)) == voxel_scores(pred, truth, (2, 1, 1))
+    assert topology_scores(pred.astype(np.uint8), truth * numbers) == topology_scores(pred, truth)
+    hollow = np.ones((3, 3, 3), bool)
+    hollow[1, 1, 1] = False
+    assert betti_numbers(hollow * numbers) == betti_numbers(hollow)
+    assert betti_numbers(hollow).b2 == 1

@@ -156,6 +156,16 @@ def test_probability_map_by_hysteresis() -> None:
     assert coded == tree
 
 
+def test_a_faint_stretch_that_touches_by_corners_alone_is_kept() -> None:
+    probability = np.full((5, 60, 60), 0.01, np.float32)
+    along = np.arange(5, 55)
+    probability[2, along, along] = np.where((along > 20) & (along < 40), 0.4, 0.9)
+    probability[0, 0, :2] = -1e-7, 1 + 1e-6  # as softmax and resampling leave them
+    with pytest.warns(UserWarning, match="taken for probabilities"):
+        tree = trace(probability, settings=TraceSettings(bridge_length=0))
+    assert (tree.n_pieces, tree.length) == (1, pytest.approx(49 * 2**0.5, rel=0.05))
+
+
 def test_loop_is_broken_once() -> None:
     ring = polyline([(20, 15, 12), (50, 15, 12), (50, 45, 12), (20, 45, 12), (20, 15, 12)])
     tree = trace(mask_of([ring], SHAPE))
@@ -269,6 +279,14 @@ def test_what_is_no_mask_is_refused(volume: np.ndarray, said: str) -> None:
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(NeurinoError, match="low <= high"):
         TraceSettings(low=0.6, high=0.5)
+    for name in ("low", "min_length", "bridge_length", "bridge_angle", "prune", "step", "spacing_out"):
+        with pytest.raises(NeurinoError):
+            TraceSettings(**{name: float("nan")})
+    for root in ((1.0, 2.0), (1.0, float("nan"), 2.0)):
+        with pytest.raises(NeurinoError, match="root"):
+            TraceSettings(root=root)  # type: ignore[arg-type]
+    with pytest.raises(NeurinoError, match="bridge_angle"):
+        TraceSettings(bridge_angle=0)
     with pytest.raises(NeurinoError, match="spacing"):
         trace(np.zeros((3, 3, 3), bool), (1, 0, 1))
     with pytest.raises(NeurinoError, match="expected the same"):

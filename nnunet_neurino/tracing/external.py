@@ -6,6 +6,8 @@ that is given a file, a time limit and a folder, and is judged by the SWC file t
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import shutil
 import signal
@@ -20,10 +22,13 @@ from numpy.typing import NDArray
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images import write_tiff
+from nnunet_neurino.images.stack import check_spacing
 from nnunet_neurino.swc import Tree, flip_y, read_swc
+from nnunet_neurino.tracing.foreground import foreground
 from nnunet_neurino.tracing.join import join_trees
 
 _VAA3D = ("vaa3d", "Vaa3D", "Vaa3D-x", "vaa3d-x", "start_vaa3d.sh")
+_THRESHOLD = 0.5  # of probabilities, where a program wants a mask
 _KIMIMARO_UNIT = 1000.0  # kimimaro takes whole numbers for the voxel size
 
 
@@ -146,11 +151,14 @@ def trace_external(name: str, volume: NDArray, spacing: Sequence[float] = (1, 1,
         timeout: seconds after which the program is ended.
 
     Returns:
-        The tree in voxels (x, y, z).
+        The tree in voxels (x, y, z); an empty one for an empty mask, which no program is given.
 
     Raises:
-        NeurinoError: the program is not installed, takes too long, or writes no usable SWC file.
+        NeurinoError: the volume is no mask or probability map, or the program is not installed, takes too long, or
+            writes no usable SWC file.
     """
+    if not 0 < timeout < math.inf:
+        raise NeurinoError(f"timeout {timeout:g}: expected seconds above 0")
     tracer = next((t for t in EXTERNAL if t.name == name), None)
     if tracer is None:
         raise NeurinoError(f"tracer {name!r} is unknown: choose one of {', '.join(t.name for t in EXTERNAL)}")
@@ -159,58 +167,67 @@ def trace_external(name: str, volume: NDArray, spacing: Sequence[float] = (1, 1,
         raise NeurinoError(
             f"the tracer {name} is not installed ({' or '.join(tracer.programs)} is not on PATH): {tracer.remedy}"
         )
+    volume, spacing = np.asarray(volume), check_spacing(spacing, "the mask")
+    mask, probabilities = foreground(volume, _THRESHOLD, _THRESHOLD)
+    if not (mask if tracer.input_name.endswith(".npy") else volume > 0).any():
+        return Tree.build(np.empty((0, 3)), np.empty(0, dtype=np.int64), unit="voxel")
     with tempfile.TemporaryDirectory(prefix="neurino-trace-") as temporary:
         folder = Path(temporary)
         source = folder / tracer.input_name
-        _write(source, volume)
+        _write(source, mask, volume if probabilities else None)
         said = _run(tracer.command(program, source, folder, spacing), folder, timeout, name)
         files = _written(tracer, folder)
         if not files:
             raise NeurinoError(f"{name} wrote no SWC file; it said: {said or 'nothing'}")
-        tree = join_trees([read_swc(path, allow_empty=True) for path in files])
-    return _into_voxels(tracer, tree, volume, spacing)
+        try:
+            tree = join_trees([read_swc(path, allow_empty=True) for path in files])
+        except NeurinoError as error:
+            raise NeurinoError(f"{name} wrote a file that cannot be used: {error}") from error
+    return _into_voxels(tracer, tree, mask, spacing)
 
 
-def _write(source: Path, volume: NDArray) -> None:
+def _write(source: Path, mask: NDArray[np.bool_], probabilities: NDArray | None) -> None:
     if source.suffix == ".npy":
-        np.save(source, np.asfortranarray((volume > 0.5).astype(np.uint8).T))  # axes x, y, z
+        np.save(source, np.asfortranarray(mask.astype(np.uint8).T))  # axes x, y, z
         return
-    scale = 255.0 if volume.dtype == bool or volume.max(initial=0) <= 1 else 1.0
-    write_tiff(source, np.clip(volume * scale, 0, 255).astype(np.uint8), compress=False)
+    grey = mask * np.uint8(255)
+    if probabilities is not None:
+        scale = 255.0 if probabilities.max() < 2 else 1.0
+        grey = np.clip(np.rint(probabilities * scale), 0, 255).astype(np.uint8)
+    write_tiff(source, grey, compress=False)
 
 
 def _run(words: list[str], folder: Path, timeout: float, name: str) -> str:
     """Run a program in its own process group; return the end of what it said. Its exit status means nothing."""
-    try:
-        process = subprocess.Popen(
-            words,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise NeurinoError(f"{name} cannot be started ({words[0]}: {error.strerror}); check the program") from error
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    except BaseException as error:
-        _end(process)
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise NeurinoError(
-                f"{name} was ended after {timeout:g} s; trace a smaller volume or allow more time"
-            ) from error
-        raise
-    return " ".join(output.decode(errors="replace").split())[-300:]
+    # A file, not a pipe: something that the program leaves running may hold a pipe open for ever.
+    with (folder / "said.txt").open("w+b") as said:
+        try:
+            process = subprocess.Popen(
+                words, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+            )
+        except OSError as error:
+            raise NeurinoError(f"{name} cannot be started ({words[0]}: {error.strerror}); check the program") from error
+        try:
+            process.wait(timeout)
+        except BaseException as error:
+            _end(process)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise NeurinoError(
+                    f"{name} was ended after {timeout:g} s; trace a smaller volume or allow more time"
+                ) from error
+            raise
+        said.seek(max(said.seek(0, os.SEEK_END) - 4000, 0))
+        return " ".join(said.read().decode(errors="replace").split())[-300:]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a program and all that it started."""
     if os.name == "posix":
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
-    process.communicate()
+    process.wait()
 
 
 def _written(tracer: ExternalTracer, folder: Path) -> list[Path]:
@@ -222,22 +239,22 @@ def _written(tracer: ExternalTracer, folder: Path) -> list[Path]:
     return []
 
 
-def _into_voxels(tracer: ExternalTracer, tree: Tree, volume: NDArray, spacing: Sequence[float]) -> Tree:
+def _into_voxels(tracer: ExternalTracer, tree: Tree, mask: NDArray[np.bool_], spacing: Sequence[float]) -> Tree:
     xyz, radii = tree.xyz, tree.radii
     if tracer.name == "kimimaro":
         size = np.array(spacing[::-1]) * (_KIMIMARO_UNIT / min(spacing))
         xyz, radii = xyz / size, radii / size[0]
     tree = Tree(tree.ids, tree.types, xyz, radii, tree.parents, "voxel", tree.findings)
     if tracer.y_may_be_up:
-        turned = flip_y(tree, volume.shape[1])
-        if _on_foreground(turned, volume) > _on_foreground(tree, volume) + 0.2:
+        turned = flip_y(tree, mask.shape[1])
+        if _on_foreground(turned, mask) > _on_foreground(tree, mask) + 0.2:
             return turned
     return tree
 
 
-def _on_foreground(tree: Tree, volume: NDArray) -> float:
+def _on_foreground(tree: Tree, mask: NDArray[np.bool_]) -> float:
     if not len(tree):
         return 0.0
     voxel = np.rint(tree.xyz[:, ::-1]).astype(int)
-    inside = ((voxel >= 0) & (voxel < volume.shape)).all(axis=1)
-    return float((volume[tuple(voxel[inside].T)] > 0).sum()) / len(tree)
+    inside = ((voxel >= 0) & (voxel < mask.shape)).all(axis=1)
+    return float(mask[tuple(voxel[inside].T)].sum()) / len(tree)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import stat
 import sys
 import time
@@ -157,6 +159,49 @@ def test_kimimaro_gets_axes_x_y_z_and_writes_several_files(stand_in) -> None:
     assert np.allclose(tree.xyz, [[5, 20, 12], [65, 20, 12], [5, 50, 12]])
     assert np.allclose(tree.radii, 1.5)
     assert tree.n_pieces == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "volume"),
+    [
+        ("kimimaro", np.where(MASK, 200, 40).astype(np.uint8)),  # probabilities times 255
+        ("kimimaro", np.where(MASK, 0.8, np.linspace(0, 0.3, SHAPE[2])).astype(np.float32)),
+        ("kimimaro", MASK * np.uint8(3)),  # a label
+        ("app2", MASK * np.uint8(3)),
+        ("app2", MASK * np.float32(255)),
+    ],
+)
+def test_programs_get_the_foreground_whatever_its_numbers(stand_in, name: str, volume: np.ndarray) -> None:
+    read = "np.load(args[1])" if name == "kimimaro" else "(tifffile.imread(args[args.index('-i') + 1]) // 255)"
+    write = "Path('skeletons'); p.mkdir(); p = p / '1.swc'" if name == "kimimaro" else "Path('output.swc')"
+    body = f"import numpy as np, tifffile\np = {write}\np.write_text('1 1 %d 0 0 1 -1\\n' % {read}.sum())"
+    stand_in("kimimaro" if name == "kimimaro" else "vaa3d", body)
+    scale = 1000 if name == "kimimaro" else 1
+    assert trace_with(name, volume).xyz[0, 0] * scale == MASK.sum()
+
+
+def test_what_is_no_mask_and_an_empty_one_reach_no_program(stand_in) -> None:
+    stand_in("vaa3d", "sys.exit('it was run')")
+    assert len(trace_with("app2", np.zeros(SHAPE, np.uint8))) == 0
+    for volume, said in ((np.full(SHAPE, np.nan), "NaN"), (np.arange(64.0).reshape(4, 4, 4) * 90, "values from 0")):
+        with pytest.raises(NeurinoError, match=said):
+            trace_with("app2", volume)
+    for timeout in (0.0, float("nan")):
+        with pytest.raises(NeurinoError, match="timeout"):
+            trace_with("app2", MASK, timeout=timeout)
+
+
+def test_what_a_program_leaves_running_is_not_waited_for(stand_in, tmp_path: Path) -> None:
+    body = (
+        "import subprocess\n"
+        "left = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(120)'], start_new_session=True)\n"
+        f"Path({str(tmp_path / 'left')!r}).write_text(str(left.pid))\n"
+    )
+    stand_in("pyneutube", body + WRITE.format(where="args[args.index('--output-swc') + 1]", y=20))
+    try:
+        assert len(trace_with("pyneutube", MASK, timeout=60)) == 2
+    finally:
+        os.kill(int((tmp_path / "left").read_text()), signal.SIGKILL)
 
 
 def test_program_without_a_file_and_a_slow_one(stand_in) -> None:

@@ -80,6 +80,9 @@ def convert_dataset(
     """
     cases = with_specimens(cases, settings.specimen)
     folder = output / settings.folder_name
+    inputs = [path for case in cases for path in (*case.images, case.tracing, case.mask) if path is not None]
+    if overwrite and any(folder.resolve() in path.resolve().parents for path in inputs):
+        raise NeurinoError(f"{folder}: holds files to be converted, --overwrite would remove them; move them elsewhere")
     try:
         _prepare(folder, settings, resume, overwrite)
         records = _convert_all(cases, settings, folder, workers, progress)
@@ -192,20 +195,33 @@ def _forget(folder: Path, name: str) -> None:
     (folder / RECORDS / f"{name}.json").unlink(missing_ok=True)
 
 
-def _sweep(done: list[dict[str, Any]], settings: ConvertSettings, folder: Path) -> None:
-    """Remove what no record speaks of: left by a stopped run for a case that is now refused, cut otherwise or gone."""
+def _sweep(records: list[dict[str, Any]], settings: ConvertSettings, folder: Path) -> list[str]:
+    """Remove what no record speaks of: left by a stopped run for a case that is now refused, cut otherwise or gone.
+
+    What somebody else has put there stays; a line about it is returned.
+    """
     known = {f"{RECORDS}/{_SETTINGS}"}
-    for record in done:
+    for record in records:
+        if "refused" in record:
+            continue
         where = "Ts" if record["set"] == "test" else "Tr"
         known |= {f"{RECORDS}/{record['case']}{ending}" for ending in (".json", ".png")}
         for part in record["written"]:
             known |= {f"images{where}/{part}_{c:04d}{settings.ending}" for c in range(record["channels"])}
             known |= {f"labels{where}/{part}{settings.ending}"}
             known |= {f"{kind}{where}/{part}.json" for kind in ("images", "labels")}
+    cases = {str(r["case"]) for r in records} | {p.stem for p in (folder / RECORDS).glob("*.*")}
+    ours = tuple(case + mark for case in sorted(cases) for mark in "._")
+    foreign = 0
     for kind in (RECORDS, "imagesTr", "labelsTr", "imagesTs", "labelsTs"):
         for path in (folder / kind).glob("*"):
-            if f"{kind}/{path.name}" not in known and path.is_file():
+            if f"{kind}/{path.name}" in known or not path.is_file():
+                continue
+            if kind == RECORDS or path.name.startswith(ours):
                 path.unlink()
+            else:
+                foreign += 1
+    return [f"{foreign} files of another source in imagesTr, labelsTr, ... are left as they are"] if foreign else []
 
 
 def _finish(
@@ -221,7 +237,7 @@ def _finish(
     done = [r for r in records if "refused" not in r]
     refused = [r for r in records if "refused" in r]
     training = [r for r in done if r["set"] == "train"]
-    _sweep(done, settings, folder)
+    notes += _sweep(records, settings, folder)
     for kind in ("imagesTr", "labelsTr"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     write_json(folder / "dataset.json", _dataset_json(training, done, settings))

@@ -202,9 +202,28 @@ def test_folder_that_holds_something_is_refused(make_pairs: Make, tmp_path: Path
     assert "already converted" in capsys.readouterr().err
     assert convert(data, tmp_path / "raw", "--resume", "--mode", "skeleton") == 1
     assert "other settings (mode)" in capsys.readouterr().err
+    own = ("convert", "--images", folder / "imagesTr", "--masks", folder / "labelsTr", *OPTIONS, "--overwrite")
+    before = files_of(folder)
+    assert main([str(a) for a in (*own, "--output", tmp_path / "raw")]) == 1
+    assert "would remove them" in capsys.readouterr().err
+    assert files_of(folder) == before
     (tmp_path / "raw" / "Dataset007_T").rename(tmp_path / "raw" / "Dataset007_Other")
     assert convert(data, tmp_path / "raw") == 1
     assert "another --dataset-id" in capsys.readouterr().err
+
+
+def test_going_on_leaves_what_others_put_there_and_removes_what_it_left_itself(make_pairs: Make, tmp_path: Path):
+    data = make_pairs(3)
+    assert convert(data, tmp_path / "raw") == 0
+    folder = tmp_path / "raw" / "Dataset007_T"
+    shutil.copy(folder / "imagesTr" / "cell0_0000.tif", folder / "imagesTr" / "by_hand_0000.tif")
+    (data / "cell1.swc").write_text("")
+    (data / "cell2.tif").unlink()
+    (data / "cell2.swc").unlink()
+    assert convert(data, tmp_path / "raw", "--resume") == 1
+    assert sorted(p.name for p in (folder / "imagesTr").glob("*.tif")) == ["by_hand_0000.tif", "cell0_0000.tif"]
+    assert sorted(p.name for p in (folder / "labelsTr").iterdir()) == ["cell0.json", "cell0.tif"]
+    assert any("1 files of another source" in note for note in report_of(tmp_path / "raw")["notes"])
 
 
 class Stopped(BaseException):

@@ -22,11 +22,8 @@ from nnunet_neurino.transfer.window import fill_slice_encoder
 VARIABLE = "NNUNET_NEURINO_WEIGHTS"
 """Says where 2D weights are (whatever ``neurino weights`` accepts), or ``none``. Never what the model is."""
 
-DINOV3 = {size: f"convnext_{size}.dinov3_lvd1689m" for size in ("tiny", "small", "base", "large")}
-"""timm's names of the weights that fit each size of NeurINO's encoder."""
-
-WEIGHTS = {"neurino": DINOV3, "dineuro": VIT_PAGES, "dino_window": VIT_PAGES}
-"""By network."""
+WEIGHTS = {"neurino": hub.DINOV3, "dineuro": VIT_PAGES, "dino_window": VIT_PAGES}
+"""timm's names of the weights that fit each size of an encoder, by network."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +88,16 @@ def _page(settings: TrainerSettings) -> str | None:
 
 
 def _how_to(settings: TrainerSettings) -> str:
-    example = _page(settings) or DINOV3["tiny"]
+    example = _page(settings) or hub.DINOV3["tiny"]
     licence = "Accept Meta's DINOv3 licence, then set" if "dinov3" in example else "Set"
     return f"{licence} {VARIABLE} (or neurino train --weights) to a file or to {example}; see `neurino weights --help`"
 
 
 def _cached_file(settings: TrainerSettings) -> Path | None:
-    """timm's file of these weights in the local Hugging Face cache."""
+    """The file of these weights in the local Hugging Face cache."""
     page = _page(settings)
+    if settings.network == "neurino" and page:
+        return hub.cached_size(settings.size)
     return hub.cached(page) if page else None
 
 

@@ -35,6 +35,11 @@ def cached(name: str) -> Path | None:
     return None
 
 
+def cached_size(size: str) -> Path | None:
+    """DINOv3's ConvNeXt of a size in the local cache, from timm's page or from Meta's own, if it is there."""
+    return cached(DINOV3[size]) or cached(DINOV3_META[size])
+
+
 def fetch(name: str, source: str | None = None) -> Path:
     """The weight file of a timm model or page: from the cache, else downloaded into it.
 

@@ -52,7 +52,8 @@ def load_2d_weights(source: str | Path) -> Weights2D | None:
         source: one of
 
             * ``none``: train from scratch; None comes back,
-            * ``tiny``, ``small``, ``base``, ``large``: DINOv3's ConvNeXt of that size, from timm's page on the hub,
+            * ``tiny``, ``small``, ``base``, ``large``: DINOv3's ConvNeXt of that size, from the cache, else from
+              timm's page on the hub,
             * the name of a timm model (``convnext_tiny.dinov3_lvd1689m``) or of a page on the Hugging Face hub
               (``facebook/dinov3-convnext-tiny-pretrain-lvd1689m``): from the cache, else from the hub; with
               ``HF_HUB_OFFLINE=1`` from the cache only,
@@ -79,7 +80,8 @@ def find_file(source: str | Path) -> Path:
         return path
     if path.suffix in (".pth", ".pt", ".bin", ".safetensors", ".ckpt") or text.startswith((".", "/", "~")):
         raise NeurinoError(f"{source}: no such file or folder; give a file, a folder, a timm model name, or 'none'")
-    return hub.fetch(hub.DINOV3.get(text, text), source=text)
+    found = hub.cached_size(text) if text in hub.DINOV3 else None
+    return found or hub.fetch(hub.DINOV3.get(text, text), source=text)
 
 
 def _file_in(folder: Path) -> Path:

@@ -17,6 +17,7 @@ from nnunet_neurino.trainers import pretraining
 from nnunet_neurino.trainers.pretraining import VARIABLE, find_source, load_into
 from nnunet_neurino.trainers.settings import TrainerSettings
 from nnunet_neurino.transfer import hub
+from nnunet_neurino.transfer.weights import find_file
 
 TINY = TrainerSettings()
 
@@ -48,6 +49,13 @@ def test_without_weights_one_notice_says_what_to_do() -> None:
     for remedy in (VARIABLE, "convnext_tiny.dinov3_lvd1689m", "licence", "neurino weights", "_scratch"):
         assert remedy in source.notice
     assert "\n\n" not in source.notice, "one paragraph"
+
+
+def test_metas_own_page_in_the_cache_will_do(monkeypatch: pytest.MonkeyPatch, weights_file: Path) -> None:
+    meta = "facebook/dinov3-convnext-tiny-pretrain-lvd1689m"
+    monkeypatch.setattr(hub, "cached", lambda name: weights_file if name == meta else None)
+    assert find_source(TINY).location == str(weights_file)
+    assert find_file("tiny") == weights_file
 
 
 def test_the_variable_comes_before_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

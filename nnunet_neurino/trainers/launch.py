@@ -122,6 +122,8 @@ def _check(training: Training) -> None:
             f"{training.gpus} GPU(s) asked for, PyTorch sees {torch.cuda.device_count()}; use --device cpu, or see "
             "`neurino doctor`"
         )
+    if training.device == "mps" and not torch.backends.mps.is_available():
+        raise NeurinoError("--device mps: PyTorch finds no Apple GPU here; use --device cpu")
     if training.gpus > 1 and training.device != "cuda":
         raise NeurinoError(f"--num-gpus {training.gpus} needs --device cuda, not {training.device}")
 

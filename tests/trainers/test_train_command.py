@@ -74,7 +74,9 @@ def test_a_gpu_that_is_not_there(
     folders: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert "--device cpu" in complaint("train 1 3d_fullres 0 --device cuda", capsys)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for device in ("cuda", "mps"):
+        assert "--device cpu" in complaint(f"train 1 3d_fullres 0 --device {device}", capsys)
 
 
 @pytest.mark.parametrize("name", ["raw", "preprocessed", "results"])

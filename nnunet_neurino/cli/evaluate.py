@@ -99,6 +99,9 @@ def run(args: argparse.Namespace) -> int:
     for path in filter(None, (args.pred, args.truth, args.versus)):
         if not path.exists():
             raise NeurinoError(f"{path}: no such file or folder; expected masks or SWC files")
+    for folder in filter(None, (args.output, args.versus)):
+        if folder.exists():
+            _needs_folder(folder)
     options = CaseOptions(args.threshold, args.tolerance, args.trace)
     if args.pred.is_dir() != args.truth.is_dir():
         raise NeurinoError(f"{args.pred} and {args.truth}: expected two files or two folders, not one of each")
@@ -126,7 +129,6 @@ def _folders(args: argparse.Namespace, options: CaseOptions) -> int:
     print(dataset_table(result))
     failed = _report_failures(result, args.pred)
     if args.versus:
-        _needs_folder(args.versus)
         other = _score_folder(args.versus, args, options)
         content["versus"] = {"folder": str(args.versus), "paired": comparison_json(result, other)}
         print(f"\n{args.pred} minus {args.versus}, case by case")
@@ -170,4 +172,4 @@ def _json_paths(args: argparse.Namespace, folder: Path | None) -> set[Path]:
 
 def _needs_folder(path: Path) -> None:
     if not path.is_dir():
-        raise NeurinoError(f"{path}: not a folder; expected a folder of results")
+        raise NeurinoError(f"{path}: not a folder, which was expected; give the name of one")

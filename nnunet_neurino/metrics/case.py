@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -36,6 +37,11 @@ class CaseOptions:
     threshold: float = 2.0
     tolerance: float = 2.0
     trace_masks: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "tolerance"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise NeurinoError(f"{name} {getattr(self, name):g}: expected a distance of 0 or more")
 
 
 @dataclass(frozen=True)

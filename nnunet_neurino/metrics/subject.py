@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images import read_stack
 from nnunet_neurino.images.read import SUFFIXES
+from nnunet_neurino.images.stack import check_spacing
 from nnunet_neurino.swc import Tree, read_swc, to_voxels
 from nnunet_neurino.tracing.foreground import foreground
 
@@ -67,10 +68,10 @@ def load(path: str | os.PathLike[str], spacing: Sequence[float] | None = None) -
     path = Path(path)
     if path.suffix.lower() in TREE_SUFFIXES:
         tree = read_swc(path, allow_empty=True)
-        size = None if spacing is None else tuple(float(s) for s in spacing)
+        size = None if spacing is None else check_spacing(spacing, str(path))
         if size is not None and tree.unit == "micrometre":
             tree = to_voxels(tree, size)
-        return Subject(str(path), tree=tree, spacing=size, notes=_tree_notes(tree))  # type: ignore[arg-type]
+        return Subject(str(path), tree=tree, spacing=size, notes=_tree_notes(tree))
     stack = read_stack(path, spacing=spacing)
     if stack.voxels.ndim != 3:
         raise NeurinoError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from nnunet_neurino.metrics.scores import SCORES, SHOWN
 from nnunet_neurino.metrics.summary import compare, mean_with_interval
 
 _NONE = "-"
+_OF_THE_SEEDS = ("f1", "hd95", "esa", "dsa", "pds")
 
 
 def case_table(scores: CaseScores) -> str:
@@ -64,8 +66,8 @@ def seeds_tables(folder: Path) -> str:
         method, dataset = path.parent.parent.name, path.parent.name
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            found.setdefault(method, {})[dataset] = {k: content.get(k) for k in ("f1", "hd95", "esa", "dsa", "pds")}
-        except (ValueError, AttributeError) as error:
+            found.setdefault(method, {})[dataset] = {k: _score(content.get(k)) for k in _OF_THE_SEEDS}
+        except (ValueError, TypeError, AttributeError) as error:
             raise NeurinoError(f"{path}: not a scores.json of neurino evaluate ({error}); make it again") from error
         if dataset not in datasets:
             datasets.append(dataset)
@@ -81,6 +83,15 @@ def seeds_tables(folder: Path) -> str:
         _method_table(found, datasets, ("esa", "dsa", "pds"), ("lower",) * 3, (1.0,) * 3, (2, 2, 3)),
     ]
     return "\n".join(parts)
+
+
+def _score(value: object) -> float | None:
+    """A score as it stands in a scores.json: a finite number or null."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no score")
+    return float(value)
 
 
 def _method_table(

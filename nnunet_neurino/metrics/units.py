@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.metrics.segments import Floats
@@ -36,13 +37,25 @@ def suspicion(pred: Tree, truth: Tree) -> str | None:
         return None
     long = theirs > 0.25 * theirs.max()
     ratio = ours[long] / theirs[long]
-    if not ((ratio < _ALIKE[0]).all() or (ratio > _ALIKE[1]).all()):
+    small, large = ratio < _ALIKE[0], ratio > _ALIKE[1]
+    # With voxels that are no cubes an axis may happen to be alike; then the neuron must fit when it is scaled.
+    if not (small.all() or large.all() or ((small | large).any() and _fits_when_scaled(pred, truth))):
         return None
-    numbers = " ".join(f"{r:.3g}" for r in ours / np.where(theirs > 0, theirs, np.nan))
+    numbers = " ".join(f"{a / b:.3g}" if b > 0 else "-" for a, b in zip(ours, theirs, strict=True))
     return (
         f"the prediction's extent is {numbers} times the truth's along x y z: one of them may be in micrometres and "
         "the other in voxels"
     )
+
+
+def _fits_when_scaled(pred: Tree, truth: Tree) -> bool:
+    """Whether the prediction comes much nearer to the truth when each axis is scaled to the truth's extent."""
+    ours, theirs = np.ptp(pred.xyz, axis=0), np.ptp(truth.xyz, axis=0)
+    factor = np.divide(theirs, ours, out=np.ones(3), where=(ours > 0) & (theirs > 0))
+    some = pred.xyz[:: max(len(pred) // 2000, 1)]
+    nodes = cKDTree(truth.xyz)
+    before, after = (float(nodes.query(places)[0].mean()) for places in (some, some * factor))
+    return after < 0.25 * before
 
 
 def into_image(tree: Tree, shape: Sequence[int], spacing: Sequence[float] | None) -> tuple[Tree, str | None]:

@@ -98,6 +98,22 @@ def test_micrometres_against_voxels(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert evaluate_json(tmp_path, mask, micrometres)["esa"] < 0.4
 
 
+def test_anisotropic_micrometres_are_suspected_and_a_half_neuron_is_not(tmp_path: Path) -> None:
+    xyz = np.random.default_rng(1).uniform(10, 90, (40, 3)).cumsum(axis=0) % 100
+    truth = Tree.build(xyz, np.arange(40) - 1, unit="unknown")
+    target = save(tmp_path, "t.swc", truth)
+    for factor in ((0.4, 0.4, 1.0), (1.0, 1.0, 3.0)):
+        scaled = save(tmp_path, "p.swc", Tree.build(xyz * factor, truth.parents, unit="unknown"))
+        assert any("may be in micrometres" in note for note in evaluate_json(tmp_path, scaled, target)["notes"])
+    left = xyz[xyz[:, 0] < 45]
+    half = save(tmp_path, "h.swc", Tree.build(left, np.arange(len(left)) - 1, unit="unknown"))
+    assert not any("may be in micrometres" in note for note in evaluate_json(tmp_path, half, target)["notes"])
+    flat = fibre(unit="unknown").xyz  # no extent along z
+    ours = save(tmp_path, "f.swc", Tree.build(flat * 0.4, np.arange(26) - 1, unit="unknown"))
+    notes = evaluate_json(tmp_path, ours, save(tmp_path, "g.swc", fibre(unit="unknown")))["notes"]
+    assert any("0.4 0.4 - times" in note for note in notes)
+
+
 def test_tree_outside_the_image_is_said(tmp_path: Path) -> None:
     mask, tree = save(tmp_path, "p.tif", rasterise(fibre(), SHAPE)), save(tmp_path, "t.swc", fibre(200.0))
     notes = evaluate_json(tmp_path, mask, tree)["notes"]
@@ -148,6 +164,25 @@ def test_what_does_not_go_together_is_one_line(tmp_path: Path, capsys: pytest.Ca
         error = capsys.readouterr().err.strip()
         assert said in error
         assert error.count("\n") == 0
+
+
+def test_wrong_options_are_one_line_before_anything_is_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = save(tmp_path, "a/t.swc", fibre())
+    folder = tree.parent
+    for words, said in (
+        ([tree, tree, "--threshold", "-1"], "threshold"),
+        ([tree, tree, "--tolerance", "nan"], "tolerance"),
+        ([tree, tree, "--spacing", "0", "1", "1"], "positive"),
+        ([folder, folder, "--output", tree], "not a folder"),
+        ([folder, folder, "--versus", tree], "not a folder"),
+    ):
+        assert evaluate(*words) == 1
+        out, error = capsys.readouterr()
+        assert said in error
+        assert error.strip().count("\n") == 0
+        assert out == ""
 
 
 @pytest.fixture
@@ -220,6 +255,11 @@ def test_layout_of_the_seeds_tables(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "47.20/3.20" in next(line for line in lines if line.startswith("nnU-Net"))
     assert any("1.90*/4.10/0.250*" in line for line in lines)
     assert evaluate("--table", "seeds", tmp_path / "NeurINO") == 1
+    for broken in ('{"f1": "high"}', '{"esa": NaN}', "[]", "{"):
+        (tmp_path / "NeurINO" / "Fly" / "scores.json").write_text(broken)
+        capsys.readouterr()
+        assert evaluate("--table", "seeds", tmp_path) == 1
+        assert "not a scores.json" in capsys.readouterr().err
 
 
 def test_starts_without_torch() -> None:

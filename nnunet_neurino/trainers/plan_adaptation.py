@@ -44,7 +44,8 @@ def adapt_plans(
     that are preprocessed stay valid.
 
     An axis is halved where nnU-Net's own plan halves it; at levels that the plan does not reach, and for a patch size
-    given in the settings, where its spacing is within a factor of two of the finest and two voxels remain.
+    given in the settings, where its spacing is within a factor of two of the finest and two voxels remain. Networks
+    inflated by ``triplane`` halve every axis.
 
     Patch and batch size are those of the plans, the patch rounded up to what the strides need, both made smaller
     (the batch first, down to 2, then the patch along its longest axis) until ``settings.memory`` suffices. Plans
@@ -137,6 +138,8 @@ def _architecture(configuration: dict[str, Any], settings: TrainerSettings) -> t
 
 def _geometry(configuration: dict[str, Any], settings: TrainerSettings) -> tuple[list[Axes], list[int]]:
     """Strides from each level to the next, finest first, and the z taps of the four encoder stages' kernels."""
+    if settings.inflation == "triplane":
+        return _cubic_geometry(configuration["spacing"], settings)
     architecture = configuration["architecture"]
     arch_kwargs = architecture["arch_kwargs"]
     if settings.patch_size is not None:
@@ -160,15 +163,17 @@ def _geometry(configuration: dict[str, Any], settings: TrainerSettings) -> tuple
         edges = [-(-e // s) for e, s in zip(edges, stride, strict=True)]
         spacing = [d * s for d, s in zip(spacing, stride, strict=True)]
         kernel_depths.append(1 if spacing[0] >= 2 * min(spacing) else 3)
-    if settings.inflation == "triplane":
-        if any(len(set(stride)) > 1 for stride in strides):
-            raise NeurinoError(
-                f"inflation 'triplane' treats all axes alike, but voxels of {configuration['spacing']} in a patch of "
-                f"{list(settings.patch_size or configuration['patch_size'])} are reduced by {strides}: use another "
-                "rule (the default, nnUNetTrainerNeurINO) or a cubic patch size"
-            )
-        kernel_depths = [default_kernel_depth("triplane")] * len(strides)
     return strides, kernel_depths[-4:]
+
+
+def _cubic_geometry(spacing: Sequence[float], settings: TrainerSettings) -> tuple[list[Axes], list[int]]:
+    """As ``_geometry`` for a rule that prefers no axis: all are halved at every step, be the patch ever so flat."""
+    if max(spacing) >= 2 * min(spacing):
+        raise NeurinoError(
+            f"inflation 'triplane' treats all axes alike, but voxels are {[float(s) for s in spacing]} apart: use "
+            "another rule (the default, nnUNetTrainerNeurINO), or plan with cubic voxels (-overwrite_target_spacing)"
+        )
+    return [(2, 2, 2)] * n_level_steps(settings), [default_kernel_depth("triplane")] * 4
 
 
 def _next_stride(spacing: Sequence[float], edges: Sequence[int]) -> Axes:

@@ -221,5 +221,9 @@ def test_two_dimensions_and_unknown_configurations_are_refused_in_one_line() -> 
 def test_triplane_needs_voxels_that_are_alike() -> None:
     triplane = replace(TINY, inflation="triplane")
     assert adapted(plans(), triplane)["architecture"]["arch_kwargs"]["kernel_depth"] == [7, 7, 7, 7]
+    # A flat stack of cubic voxels, which nnU-Net halves less often along z.
+    flat = adapted(plans((20, 64, 64), strides=((1, 1, 1), (2, 2, 2), (2, 2, 2), (1, 2, 2))), triplane)
+    assert flat["architecture"]["arch_kwargs"]["strides"] == [[1, 1, 1], *[[2, 2, 2]] * 4, [1, 1, 1]]
+    assert flat["patch_size"] == [32, 64, 64]
     with pytest.raises(NeurinoError, match="treats all axes alike"):
         adapted(plans((20, 96, 96), (1.0, 0.3, 0.3), ((1, 1, 1), (1, 2, 2), (2, 2, 2))), triplane)

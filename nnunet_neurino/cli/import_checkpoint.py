@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = open_v1_folder(args.folder, args.checkpoint)
     name = args.dataset or _dataset_name(args.folder)
-    if not re.fullmatch(r"Dataset\d{3}_\w+", name):
+    if not re.fullmatch(r"Dataset\d{3}_[\w.-]+", name):
         raise NeurinoError(f"--dataset {name}: expected a name such as Dataset501_Neurons")
     results = args.output or _results_folder() / name
     with tqdm(model.folds.items(), desc="reading", unit="fold") as folds_to_read:
@@ -105,7 +105,7 @@ def _plans_name() -> str:
 
 def _dataset_name(folder: Path) -> str:
     for part in reversed(folder.resolve().parts):
-        if match := re.fullmatch(r"Task(\d{1,3})_(\w+)", part):
+        if match := re.fullmatch(r"Task(\d{1,3})_([\w.-]+)", part):
             return f"Dataset{int(match[1]):03d}_{match[2]}"
     raise NeurinoError(
         f"{folder}: no folder TaskXXX_NAME in this path tells the data set; give --dataset DatasetXXX_NAME"

@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     settings = TrainerSettings().replaced(given)
     if "__" in args.plans_name:
         raise NeurinoError(f"plans name {args.plans_name}: nnU-Net splits folder names at __, so it must not hold one")
+    if args.processes is not None and args.processes < 1:
+        raise NeurinoError(f"--processes {args.processes}: give 1 or more")
     processes = args.processes or max(1, min(8, (os.cpu_count() or 2) // 2))
     for dataset in args.dataset:
         _plan(dataset, settings, args, processes)

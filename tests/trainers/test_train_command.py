@@ -90,6 +90,7 @@ def test_folders_that_are_not_set(
 def test_plan_refuses_what_it_cannot_plan(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Dataset001_Test: no dataset.json" in complaint("plan -d 1", capsys)
     assert "must not hold one" in complaint("plan -d 1 --plans-name my__plans", capsys)
+    assert "--processes 0: give 1 or more" in complaint("plan -d 1 --processes 0", capsys)
     assert "setting memory is -1.0" in complaint("plan -d 1 --memory -1", capsys)
 
 

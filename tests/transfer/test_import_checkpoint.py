@@ -14,6 +14,7 @@ from published_fixture import filled, image, published_entries
 from published_reference import published_logits
 from v1_model_folder import TRAINER, v1_plans, write_v1_folder
 
+from nnunet_neurino.cli.import_checkpoint import _dataset_name
 from nnunet_neurino.cli.main import main
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.transfer.safe_pickle import read_pickle, read_torch_archive
@@ -82,6 +83,13 @@ def test_the_other_networks_of_the_release(tmp_path: Path, capsys: pytest.Captur
     (target / "fold_3").rmdir()
     (target / "plans.json").unlink()  # as an interrupted import leaves it
     assert main(arguments) == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "dataset"), [("Task5_a", "Dataset005_a"), ("Task501_Neurons-v2.1", "Dataset501_Neurons-v2.1")]
+)
+def test_the_task_names_the_data_set(task: str, dataset: str, tmp_path: Path) -> None:
+    assert _dataset_name(tmp_path / "nnUNet" / "3d_fullres" / task / "TRAINER__PLANS") == dataset
 
 
 class _Bomb:

@@ -8,6 +8,7 @@ folders, whose files are matched by name. The page holds its pictures and needs 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from functools import partial
 from pathlib import Path
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--channel", type=int, default=0, help="channel of the image, from 0 (default: 0)")
     parser.add_argument(
-        "--threshold", type=float, default=0.5, help="foreground of a probability map lies above (default: 0.5)"
+        "--threshold", type=float, default=0.5, help="foreground of a probability map lies above, 0 to 1 (default: 0.5)"
     )
     parser.add_argument(
         "--tolerance",
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     """Run ``neurino view``."""
     if args.output.suffix.lower() not in (".html", ".htm", ".png"):
         raise NeurinoError(f"-o {args.output}: expected a name that ends in .html or .png")
-    if args.tolerance < 0:
+    if not 0 <= args.tolerance < math.inf:
         raise NeurinoError(f"--tolerance {args.tolerance}: expected 0 or more in-plane voxels")
     sources = {role: path for role in ROLES if (path := getattr(args, role)) is not None}
     if not sources and not args.training:
@@ -167,11 +168,12 @@ def _draw_cases(page: Page, cases: dict[str, dict[str, Path]], args: argparse.Na
             size = " x ".join(f"{step:g}" for step in case.spacing) + " µm" if case.spacing else "unknown"
             shape = " x ".join(map(str, case.shape))
             page.figure(drawn[-1], f"{name}: {shape} voxels (z, y, x), voxel size {size}.")
-        except NeurinoError as error:
+        except (NeurinoError, OSError, MemoryError) as error:
             if len(cases) == 1:
                 raise
-            page.text(str(error))
-            print(f"neurino view: {error}", file=sys.stderr)
+            said = str(error) or type(error).__name__
+            page.text(said)
+            print(f"neurino view: {said}", file=sys.stderr)
             failed = True
     return drawn, failed
 

@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.figures.case import CaseView
 from nnunet_neurino.images import Stack, read_stack
+from nnunet_neurino.images.foreground import foreground
 from nnunet_neurino.swc import Tree, read_swc
 
 ROLES = ("image", "truth", "prediction", "tree")
 _TREES = (".swc", ".eswc")
 _STACKS = (".tif", ".tiff", ".v3draw", ".v3dpbd", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+
+_CHANNEL = re.compile(r"_\d{4}$")
 
 Spacing = tuple[float, float, float]
 
@@ -37,7 +40,7 @@ def load_case(
             or an SWC file), ``tree`` (an SWC file).
         spacing: voxel size z, y, x in micrometres; default is what a file, or nnU-Net's file beside it, says.
         channel: which channel of an image with several.
-        threshold: what counts as foreground in a map of numbers that are not whole.
+        threshold: what counts as foreground in a probability map (0 to 1, or 0 to 255 in 8 bits).
     """
     stacks: dict[str, Stack] = {}
     trees: dict[str, Tree] = {}
@@ -45,7 +48,7 @@ def load_case(
         if path.suffix.lower() in _TREES:
             if role == "image":
                 raise NeurinoError(f"{path}: expected an image stack, this is a tree: use --tree or --truth for it")
-            trees[role] = read_swc(path)
+            trees[role] = read_swc(path, allow_empty=True)
         elif role == "tree":
             raise NeurinoError(f"{path}: expected an SWC file: use --prediction for a mask")
         else:
@@ -65,7 +68,9 @@ def load_case(
         name=name,
         image=_channel(files["image"], stacks["image"], channel) if "image" in stacks else None,
         truth=_mask(files["truth"], stacks["truth"], threshold) if "truth" in stacks else None,
-        prediction=_mask(files["prediction"], stacks["prediction"], threshold) if "prediction" in stacks else None,
+        prediction=_prediction(files["prediction"], stacks["prediction"], threshold)
+        if "prediction" in stacks
+        else None,
         truth_tree=trees.get("truth"),
         tree=trees.get("tree", trees.get("prediction")),
         spacing=spacing,
@@ -75,7 +80,8 @@ def load_case(
 def match_cases(sources: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
     """The files of each case by role; sources are all files (one case) or all folders (cases by name).
 
-    nnU-Net's channel number at the end of an image's name (``case_0000.tif``) is not part of the case's name.
+    nnU-Net's channel number at the end of an image's name (``case_0000.tif``) is not part of the case's name; four
+    digits that number the cases are.
     """
     missing = [path for path in sources.values() if not path.exists()]
     if missing:
@@ -89,28 +95,53 @@ def match_cases(sources: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
         raise NeurinoError(
             f"--{single} is a file and --{folders[0]} a folder ({sources[folders[0]]}): give files only or folders only"
         )
-    cases: dict[str, dict[str, Path]] = {}
+    found: dict[str, dict[str, Path]] = {}
     for role, folder in sources.items():
-        found = [path for path in sorted(folder.iterdir()) if _is_data(path, role)]
-        if not found:
+        paths = [path for path in sorted(folder.iterdir()) if _is_data(path, role)]
+        if not paths:
             raise NeurinoError(f"{folder}: expected {'SWC files' if role == 'tree' else 'stacks'}, found none")
-        for path in found:
-            cases.setdefault(case_name(path), {}).setdefault(role, path)
+        for path in paths:
+            found.setdefault(role, {}).setdefault(_stem(path), path)
+    cases: dict[str, dict[str, Path]] = {}
+    for role, files in found.items():
+        others = {stem for other, stems in found.items() if other != role for stem in stems}
+        for stem, path in files.items():
+            cases.setdefault(_case_of(stem, others, set(files)), {}).setdefault(role, path)
     return {name: cases[name] for name in sorted(cases, key=_natural)}
 
 
 def case_name(path: Path) -> str:
     """The name of a file without its ending and without nnU-Net's channel number."""
+    return _CHANNEL.sub("", _stem(path))
+
+
+def _stem(path: Path) -> str:
     name = path.name
     for suffix in sorted((*_STACKS, *_TREES), key=len, reverse=True):
         if name.lower().endswith(suffix):
-            name = name[: -len(suffix)]
-            break
-    return re.sub(r"_\d{4}$", "", name)
+            return name[: -len(suffix)]
+    return name
+
+
+def _case_of(stem: str, others: set[str], same: set[str]) -> str:
+    """The case of a file: four digits at its end are nnU-Net's channel number, or the case's own.
+
+    They are the channel's where the rest is a file of another role, the case's where the whole name is one. Where
+    nothing tells, channels begin with 0 in each case, and a single row of numbers counts cases.
+    """
+    base = _CHANNEL.sub("", stem)
+    if base == stem or base in others:
+        return base
+    if stem in others:
+        return stem
+    numbered = [other for other in same if _CHANNEL.search(other)]
+    bases = {_CHANNEL.sub("", other) for other in numbered}
+    channels = all(f"{one}_0000" in same for one in bases) and (len(bases) > 1 or len(numbered) == 1)
+    return base if channels else stem
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _is_data(path: Path, role: str) -> bool:
@@ -138,12 +169,20 @@ def _mask(path: Path, stack: Stack, threshold: float) -> NDArray[np.bool_]:
     return np.asarray(voxels != 0)
 
 
+def _prediction(path: Path, stack: Stack, threshold: float) -> NDArray[np.bool_]:
+    if stack.voxels.dtype == np.uint8 and len(stack.channels) == 1:
+        return foreground(np.asarray(stack.channels[0]), threshold, threshold, str(path))[0]
+    return _mask(path, stack, threshold)
+
+
 def _beside(path: Path) -> Spacing | None:
     """The voxel size in nnU-Net's JSON file beside a TIFF."""
-    record = path.with_name(f"{case_name(path)}.json")
-    try:
-        values = json.loads(record.read_text(encoding="utf-8"))["spacing"]
-        z, y, x = (float(value) for value in values)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return (z, y, x) if min(z, y, x) > 0 else None
+    for name in (_stem(path), case_name(path)):
+        try:
+            values = json.loads(path.with_name(f"{name}.json").read_text(encoding="utf-8"))["spacing"]
+            z, y, x = (float(value) for value in values)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if min(z, y, x) > 0:
+            return z, y, x
+    return None

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images import read_stack
+from nnunet_neurino.images.foreground import foreground
 from nnunet_neurino.images.read import SUFFIXES
 from nnunet_neurino.images.stack import check_spacing
 from nnunet_neurino.swc import Tree, read_swc, to_voxels
-from nnunet_neurino.tracing.foreground import foreground
 
 TREE_SUFFIXES = (".swc", ".eswc")
 _THRESHOLD = 0.5

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images import write_tiff
+from nnunet_neurino.images.foreground import foreground
 from nnunet_neurino.images.stack import check_spacing
 from nnunet_neurino.swc import Tree, flip_y, read_swc
-from nnunet_neurino.tracing.foreground import foreground
 from nnunet_neurino.tracing.join import join_trees
 
 _VAA3D = ("vaa3d", "Vaa3D", "Vaa3D-x", "vaa3d-x", "start_vaa3d.sh")

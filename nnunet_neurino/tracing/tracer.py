@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.images.foreground import foreground
 from nnunet_neurino.swc import Tree
 from nnunet_neurino.swc.tree import SOMA
 from nnunet_neurino.tracing.bridge import bridge_gaps
 from nnunet_neurino.tracing.evidence import Evidence
-from nnunet_neurino.tracing.foreground import foreground
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines, without_cycles
 from nnunet_neurino.tracing.parting import part_neurons
 from nnunet_neurino.tracing.prune import (

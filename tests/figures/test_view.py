@@ -46,6 +46,48 @@ def test_folders_become_one_page_with_all_cases_in_natural_order(folders: Path) 
     assert "12 x 40 x 48 voxels (z, y, x), voxel size 2 x 0.5 x 0.5" in text
 
 
+def test_four_digits_that_number_the_cases_are_no_channel(tmp_path: Path) -> None:
+    def names(**folders: str) -> dict[str, list[str]]:
+        for role, stems in folders.items():
+            (tmp_path / role).mkdir(exist_ok=True)
+            for old in (tmp_path / role).iterdir():
+                old.unlink()
+            for stem in stems.split():
+                (tmp_path / role / f"{stem}{'.swc' if role == 'tree' else '.tif'}").touch()
+        return {name: sorted(files) for name, files in match_cases({r: tmp_path / r for r in folders}).items()}
+
+    both = ["image", "truth"]
+    assert names(image="n_0000 n_0001 n_0002", truth="n_0000 n_0001") == {
+        "n_0000": both,
+        "n_0001": both,
+        "n_0002": ["image"],
+    }
+    assert names(image="n_0001_0000 n_0002_0000", truth="n_0001 n_0002") == {"n_0001": both, "n_0002": both}
+    assert names(truth="n_0001 n_0002", tree="n_0001 n_0002") == {
+        "n_0001": ["tree", "truth"],
+        "n_0002": ["tree", "truth"],
+    }
+    assert list(names(image="a_0000 a_0001 b_0000 b_0001")) == ["a", "b"]
+    assert list(names(image="a_0000")) == ["a"]
+    assert list(names(image="n_0000 n_0001 n_0010")) == ["n_0000", "n_0001", "n_0010"]
+    assert list(names(image="1\N{SUPERSCRIPT TWO}2 x")) == ["1\N{SUPERSCRIPT TWO}2", "x"]
+
+
+def test_eight_bit_probabilities_empty_trees_and_numbered_records(tmp_path: Path, volume: SynthVolume) -> None:
+    probability = np.where(volume.mask, 200, 40).astype(np.uint8)
+    write_tiff(tmp_path / "p_0001.tif", probability, None)
+    (tmp_path / "p_0001.json").write_text(json.dumps({"spacing": [4, 0.5, 0.5]}))
+    (tmp_path / "t.swc").write_text("# nothing was found\n")
+    files = {"prediction": tmp_path / "p_0001.tif", "tree": tmp_path / "t.swc"}
+    case = load_case("a", files)
+    assert (case.prediction == volume.mask.astype(bool)).all()
+    assert case.spacing == (4.0, 0.5, 0.5)
+    assert load_case("a", files, threshold=0.1).prediction.all()
+    words = [part for role, path in files.items() for part in (f"--{role}", str(path))]
+    assert main(["view", *words, "-o", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").read_text().count("<img ") == 1
+
+
 def test_one_case_as_a_picture(folders: Path) -> None:
     target = folders / "one.png"
     image, tree = folders / "images" / "n1_0000.tif", folders / "trees" / "n1.swc"
@@ -109,6 +151,7 @@ def test_probability_maps_spacing_and_channels(tmp_path: Path, volume: SynthVolu
         (["-o", "x.html", "--image", "nowhere.tif"], "nowhere.tif: no such file"),
         (["-o", "x.html", "--features", "m", "--truth", "t"], "--features needs --image"),
         (["-o", "x.html", "--tolerance", "-1", "--image", "."], "--tolerance -1"),
+        (["-o", "x.html", "--tolerance", "nan", "--image", "."], "--tolerance nan"),
         (["-o", "x.html", "--training", "."], "no training_log"),
     ],
 )

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 
 from nnunet_neurino.losses.truth import Truth
+from nnunet_neurino.skeleton.sections import SectionGraph
 
 _FLOOR = 0.01
 """Below this probability the pull on a lost voxel fades, so that the loss stays bounded."""
@@ -72,15 +74,35 @@ def _missing_terms(truths: Sequence[Truth], p: Tensor) -> Tensor:
     )
 
 
-def _sum_to_root(values: Tensor, graphs: Sequence, offsets: NDArray) -> Tensor:
-    """Sum of ``values`` over each section and all sections between it and its root, in log2(depth) rounds."""
-    nowhere = int(offsets[-1])
-    parents = [np.where(g.parent < 0, nowhere, g.parent + o) for g, o in zip(graphs, offsets, strict=False)]
-    jump = np.concatenate([*parents, [nowhere]])
+def _sum_to_root(values: Tensor, graphs: Sequence[SectionGraph], offsets: NDArray) -> Tensor:
+    """Sum of ``values`` over each section and all sections between it and its root, in log2(depth) rounds.
+
+    Where a section has several parents that nothing tells apart, the mean of their sums goes on.
+    """
+    parent = np.concatenate([np.where(g.parent < 0, -1, g.parent + o) for g, o in zip(graphs, offsets, strict=False)])
+    also = np.concatenate([g.also + o for g, o in zip(graphs, offsets, strict=False)])
+    if len(also):
+        return _sum_over_all_ways(values, parent, also)
+    nowhere = len(parent)
+    jump = np.append(np.where(parent < 0, nowhere, parent), nowhere)
     zero = values.new_zeros(1)
     while (jump != nowhere).any():
         values = values + torch.cat([values, zero]).index_select(0, _index(jump[:-1], values))
         jump = jump[jump]
+    return values
+
+
+def _sum_over_all_ways(values: Tensor, parent: NDArray, also: NDArray) -> Tensor:
+    """The same with further parents ``also`` (m, 2): slower, as steps are matrices then."""
+    n = len(parent)
+    child = np.flatnonzero(parent >= 0)
+    rows, columns = np.concatenate([np.stack([child, parent[child]], 1), also]).T
+    step = sparse.csr_matrix((1 / np.bincount(rows, minlength=n)[rows], (rows, columns)), shape=(n, n))
+    while step.nnz:
+        taken = step.tocoo()
+        share = values.index_select(0, _index(taken.col, values)) * _constant(taken.data, values)
+        values = values.index_add(0, _index(taken.row, values), share)
+        step = step @ step
     return values
 
 

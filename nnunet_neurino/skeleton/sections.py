@@ -33,6 +33,8 @@ class SectionGraph:
     """How deep inside the mask each voxel lies (n,): below 1 at the surface, above 1 inside."""
     parent: NDArray[np.int64]
     """The next section towards the root (k,), -1 at a root; always a smaller number."""
+    also: NDArray[np.int64]
+    """Sections and their further parents (m, 2): in a ring or between two roots, nothing tells some parents apart."""
     level: NDArray[np.int64]
     """Steps to the root (k,), counted in 26-neighbour steps."""
     n_children: NDArray[np.int64]
@@ -74,7 +76,7 @@ def section_graph(mask: NDArray, components: NDArray | None = None) -> SectionGr
     n = len(voxels)
     if n == 0:
         none = np.zeros(0, np.int64)
-        return SectionGraph(voxels, none, np.zeros(0), none, none, none, none)
+        return SectionGraph(voxels, none, np.zeros(0), none, none.reshape(0, 2), none, none, none)
     pairs, steps = neighbour_pairs(voxels, mask.shape)
     links = _symmetric(n, pairs)
     if components is None:
@@ -88,11 +90,11 @@ def section_graph(mask: NDArray, components: NDArray | None = None) -> SectionGr
     # Slices of equal distance from the root itself would be shells around it; from the far ends they lie across.
     section = _slices(links, pairs, _farthest(_steps_from(links, root), component), component)
     # A face in common binds more than an edge or a corner.
-    section, parent, level = _forest(pairs, 4 - (steps**2).sum(1), section, root, distance)
-    section, parent, level = _without_bumps(section, parent, level)
-    n_children = _count_children(parent)
+    section, parent, also, level = _forest(pairs, 4 - (steps**2).sum(1), section, root, distance)
+    section, parent, also, level = _without_bumps(section, parent, also, level)
+    n_children = _count_children(parent, also)
     core = depth + neighbours / 26
-    return SectionGraph(voxels, section, core, parent, level, n_children, _edges(parent, n_children))
+    return SectionGraph(voxels, section, core, parent, also, level, n_children, _edges(parent, also, n_children))
 
 
 def _slices(
@@ -141,11 +143,11 @@ def _farthest(steps: NDArray, component: NDArray) -> NDArray[np.bool_]:
 
 def _forest(
     pairs: NDArray, bond: NDArray, section: NDArray, root: NDArray[np.bool_], distance: NDArray
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Join sections that touch into trees that grow from the sections of the roots; number them outwards.
 
     Returns:
-        section of each voxel, parent and level of each section.
+        section of each voxel, parent of each section, further parents (m, 2), level of each section.
     """
     n = int(section.max()) + 1
     size = np.bincount(section, minlength=n)
@@ -163,34 +165,42 @@ def _forest(
     contact[swap] = contact[swap, ::-1]
     inner, outer = contact.T
     # The parent is the section towards the root with most contact; of equals the larger, then the more central one.
-    best = np.lexsort([-_least(distance, section)[inner], size[inner], strength, outer])
+    merits = np.stack([-_least(distance, section)[inner], size[inner], strength])
+    rising = np.lexsort([*merits, outer])
+    inner, outer, merits = inner[rising], outer[rising], merits[:, rising]
+    last = np.searchsorted(outer, outer, side="right") - 1
+    equal = (merits == merits[:, last]).all(0)
+    equal[last] = False
     parent = np.full(n, -1, np.int64)
-    parent[outer[best]] = inner[best]  # the last one stays
+    parent[outer[last]] = inner[last]
     order = np.argsort(level, kind="stable")
     rank = np.empty(n, np.int64)
     rank[order] = np.arange(n)
     parent = np.where(parent < 0, -1, rank[parent])[order]
-    return rank[section], parent, level[order]
+    also = rank[np.stack([outer[equal], inner[equal]], 1)]
+    return rank[section], parent, also, level[order]
 
 
 def _without_bumps(
-    section: NDArray, parent: NDArray, level: NDArray
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    section: NDArray, parent: NDArray, also: NDArray, level: NDArray
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Give sections that end at once beside a branch that goes on to their parents: no neurite is as short as that."""
-    n_children = _count_children(parent)
+    n_children = _count_children(parent, also)
     bump = (n_children == 0) & (parent >= 0) & (n_children[parent] > 1)
+    bump[also[:, 0]] = False
     # Where all branches are as short, none is a bump.
     goes_on = np.zeros(len(parent), bool)
     goes_on[parent[(parent >= 0) & ~bump]] = True
+    goes_on[also[:, 1]] = True
     bump &= goes_on[parent]
     number = np.cumsum(~bump) - 1
     moved = np.where(bump, number[parent], number)
     kept = parent[~bump]
-    return moved[section], np.where(kept < 0, -1, number[kept]), level[~bump]
+    return moved[section], np.where(kept < 0, -1, number[kept]), number[also], level[~bump]
 
 
-def _count_children(parent: NDArray) -> NDArray[np.int64]:
-    return np.bincount(parent[parent >= 0], minlength=len(parent))
+def _count_children(parent: NDArray, also: NDArray) -> NDArray[np.int64]:
+    return np.bincount(np.concatenate([parent[parent >= 0], also[:, 1]]), minlength=len(parent))
 
 
 def _symmetric(n: int, pairs: NDArray) -> sparse.csr_matrix:
@@ -241,10 +251,11 @@ def _least(values: NDArray, group: NDArray) -> NDArray[np.int64]:
     return least
 
 
-def _edges(parent: NDArray, n_children: NDArray) -> NDArray[np.int64]:
-    """Number the runs between key sections: a section continues its parent's run if it is the only child."""
+def _edges(parent: NDArray, also: NDArray, n_children: NDArray) -> NDArray[np.int64]:
+    """Number the runs between key sections: a section continues its only parent's run if it is the only child."""
     own = np.arange(len(parent))
     top = np.where((parent >= 0) & (n_children[parent] == 1), parent, own)
+    top[also[:, 0]] = also[:, 0]
     while not np.array_equal(further := top[top], top):
         top = further
     return np.unique(top, return_inverse=True)[1].reshape(-1).astype(np.int64)

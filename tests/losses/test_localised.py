@@ -19,7 +19,7 @@ from drawn import (
 )
 from scipy import ndimage
 
-from nnunet_neurino.losses import TASL
+from nnunet_neurino.losses import TASL, localised
 
 RADII = [0.5, 1.0, 1.5, 2.5]
 
@@ -70,6 +70,27 @@ def test_invariant_to_flips_and_permutations(segments, radius):
         values = [_value(turn(probability), turn(truth)) for turn in orientations()]
         assert values == pytest.approx([values[0]] * 48, abs=1e-6)
         assert values[0] > 0.01
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        [((6, 9, 2), (6, 9, 9)), ((6, 9, 9), (6, 3, 16)), ((6, 9, 9), (6, 15, 16))],
+        [((6, 5, 5), (6, 5, 13)), ((6, 5, 13), (6, 13, 13)), ((6, 13, 13), (6, 13, 5)), ((6, 13, 5), (6, 5, 5))],
+    ],
+    ids=["fork", "ring"],
+)
+@pytest.mark.parametrize("gap", [(6, 5, 14), (6, 13, 10), (6, 9, 6)])
+def test_invariant_where_the_truth_is_symmetric_and_the_prediction_is_not(segments, gap):
+    """Mirrored branches are told apart by nothing but the order of the voxels, which must not count."""
+    shape = (13, 19, 19)
+    truth = draw(segments, 0.5, shape)
+    near = np.linalg.norm(np.moveaxis(np.indices(shape), 0, -1) - gap, axis=-1) < 2.5
+    assert (truth & near).any()
+    probability = _with(truth, truth & near, 0.05)
+    values = [_value(turn(probability), turn(truth)) for turn in orientations()]
+    assert values == pytest.approx([values[0]] * 48, abs=1e-6)
+    assert values[0] > 0.01
 
 
 @pytest.mark.parametrize("radius", RADII)
@@ -232,3 +253,17 @@ def test_descending_it_mends_gap_and_bridge():
     predicted = (logits[0, 1] > logits[0, 0]).detach().numpy()
     assert ndimage.label(predicted, np.ones((3, 3, 3)))[1] == 2
     assert predicted[10, 10, 5:26].all()
+
+
+def test_sums_to_the_root_over_one_way_and_over_several():
+    """Two trees of one batch, the second a ring whose last section has two equal parents."""
+    from types import SimpleNamespace
+
+    none = np.zeros((0, 2), np.int64)
+    tree = SimpleNamespace(parent=np.array([-1, 0, 1, 1, 3]), also=none)
+    ring = SimpleNamespace(parent=np.array([-1, 0, 0, 1, 3]), also=np.array([[3, 2]]))
+    values = torch.tensor([1.0, 2, 4, 8, 16])
+    one_way = [1, 3, 7, 11, 27]
+    assert localised._sum_to_root(values, [tree], np.array([0, 5])).tolist() == one_way
+    both = localised._sum_to_root(values.repeat(2), [tree, ring], np.array([0, 5, 10]))
+    assert both.tolist() == [*one_way, 1, 3, 5, 12, 28]

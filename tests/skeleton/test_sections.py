@@ -47,7 +47,18 @@ def test_the_root_is_in_the_soma():
     assert (np.abs(roots.mean(0) - [15, 15, 6]) <= 2).all()
 
 
-@pytest.mark.parametrize("mask", [_noise(0), _noise(1), _tube([(4, 4, 4), (20, 25, 28), (5, 26, 28)], 1.5)])
+def _ring():
+    return _tube([(7, 3, 3), (7, 3, 11), (7, 11, 11), (7, 11, 3), (7, 3, 3)], 0.6, (14, 15, 15))
+
+
+def _thin_fork():
+    """Its root is either of two voxels that do not touch."""
+    return _tube([(7, 14, 2), (7, 14, 12), (7, 6, 20)], 0.5, (14, 29, 24)) | _tube(
+        [(7, 14, 12), (7, 22, 20)], 0.5, (14, 29, 24)
+    )
+
+
+@pytest.mark.parametrize("mask", [_noise(0), _noise(1), _tube([(4, 4, 4), (20, 25, 28), (5, 26, 28)], 1.5), _ring()])
 def test_it_is_a_forest_over_the_mask(mask):
     graph = section_graph(mask)
     np.testing.assert_array_equal(graph.voxels, np.argwhere(mask))
@@ -62,13 +73,17 @@ def test_it_is_a_forest_over_the_mask(mask):
     assert set().union(*of_section) == set(range(1, count + 1))
     root = np.array([min(s) for s in of_section])
     np.testing.assert_array_equal(root[child], root[graph.parent[child]])
+    parents = np.concatenate([np.stack([child, graph.parent[child]], 1), graph.also])
+    assert len(np.unique(parents, axis=0)) == len(parents)
+    assert (graph.level[parents[:, 0]] == graph.level[parents[:, 1]] + 1).all()
+    np.testing.assert_array_equal(np.bincount(parents[:, 1], minlength=graph.n_sections), graph.n_children)
     for edge in range(graph.n_edges):
         run = np.flatnonzero(graph.edge == edge)
         assert (graph.n_children[run[:-1]] == 1).all()
         np.testing.assert_array_equal(graph.parent[run[1:]], run[:-1])
 
 
-@pytest.mark.parametrize("mask", [_noise(2), _tube([(4, 4, 4), (20, 25, 28), (5, 26, 28)], 1.5)])
+@pytest.mark.parametrize("mask", [_noise(2), _tube([(4, 4, 4), (20, 25, 28), (5, 26, 28)], 1.5), _ring(), _thin_fork()])
 def test_no_orientation_changes_it(mask):
     def maps(mask):
         graph = section_graph(mask)

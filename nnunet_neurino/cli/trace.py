@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy as np
 from nnunet_neurino import __version__
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images import Stack, read_stack
+from nnunet_neurino.images.record import spacing_beside
 from nnunet_neurino.swc import write_swc
 from nnunet_neurino.tracing import TRACERS, TraceSettings, trace_with
 from nnunet_neurino.tracing.pieces import write_pieces
@@ -41,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("Z", "Y", "X"),
         nargs=3,
         type=float,
-        help="voxel size in micrometres (default: MASK's, or 1)",
+        help="voxel size in micrometres (default: MASK's own, or that in nnU-Net's file beside it, or 1)",
     )
     add("--unit", choices=["voxel", "micrometre"], default=default.unit, help="unit of the result (default: voxel)")
     add(
@@ -145,7 +147,7 @@ def _single(path: Path, spacing: list[float] | None) -> Stack:
     stack = read_stack(path, spacing=spacing)
     if stack.voxels.ndim != 3:
         raise NeurinoError(f"{path}: {stack.voxels.shape[0]} channels; expected one: save that channel alone")
-    return stack
+    return replace(stack, spacing=stack.spacing or spacing_beside(path))
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +13,12 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.figures.case import CaseView
 from nnunet_neurino.images import Stack, read_stack
 from nnunet_neurino.images.foreground import foreground
+from nnunet_neurino.images.record import CHANNEL, spacing_beside, stem_of
 from nnunet_neurino.swc import Tree, read_swc
 
 ROLES = ("image", "truth", "prediction", "tree")
 _TREES = (".swc", ".eswc")
 _STACKS = (".tif", ".tiff", ".v3draw", ".v3dpbd", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
-
-_CHANNEL = re.compile(r"_\d{4}$")
 
 Spacing = tuple[float, float, float]
 
@@ -55,7 +53,7 @@ def load_case(
             stacks[role] = read_stack(path, spacing=spacing)
     if "tree" in trees and "prediction" in trees:
         raise NeurinoError(f"{name}: two predicted trees, {files['prediction']} and {files['tree']}: give one")
-    told = {role: step for role in stacks if (step := stacks[role].spacing or _beside(files[role])) is not None}
+    told = {role: step for role in stacks if (step := stacks[role].spacing or spacing_beside(files[role])) is not None}
     if spacing is None and told:
         first, spacing = next(iter(told.items()))
         for role, step in told.items():
@@ -112,15 +110,11 @@ def match_cases(sources: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
 
 def case_name(path: Path) -> str:
     """The name of a file without its ending and without nnU-Net's channel number."""
-    return _CHANNEL.sub("", _stem(path))
+    return CHANNEL.sub("", _stem(path))
 
 
 def _stem(path: Path) -> str:
-    name = path.name
-    for suffix in sorted((*_STACKS, *_TREES), key=len, reverse=True):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
+    return stem_of(path, (*_STACKS, *_TREES))
 
 
 def _case_of(stem: str, others: set[str], same: set[str]) -> str:
@@ -129,13 +123,13 @@ def _case_of(stem: str, others: set[str], same: set[str]) -> str:
     They are the channel's where the rest is a file of another role, the case's where the whole name is one. Where
     nothing tells, channels begin with 0 in each case, and a single row of numbers counts cases.
     """
-    base = _CHANNEL.sub("", stem)
+    base = CHANNEL.sub("", stem)
     if base == stem or base in others:
         return base
     if stem in others:
         return stem
-    numbered = [other for other in same if _CHANNEL.search(other)]
-    bases = {_CHANNEL.sub("", other) for other in numbered}
+    numbered = [other for other in same if CHANNEL.search(other)]
+    bases = {CHANNEL.sub("", other) for other in numbered}
     channels = all(f"{one}_0000" in same for one in bases) and (len(bases) > 1 or len(numbered) == 1)
     return base if channels else stem
 
@@ -173,16 +167,3 @@ def _prediction(path: Path, stack: Stack, threshold: float) -> NDArray[np.bool_]
     if stack.voxels.dtype == np.uint8 and len(stack.channels) == 1:
         return foreground(np.asarray(stack.channels[0]), threshold, threshold, str(path))[0]
     return _mask(path, stack, threshold)
-
-
-def _beside(path: Path) -> Spacing | None:
-    """The voxel size in nnU-Net's JSON file beside a TIFF."""
-    for name in (_stem(path), case_name(path)):
-        try:
-            values = json.loads(path.with_name(f"{name}.json").read_text(encoding="utf-8"))["spacing"]
-            z, y, x = (float(value) for value in values)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if min(z, y, x) > 0:
-            return z, y, x
-    return None

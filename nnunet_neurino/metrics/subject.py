@@ -14,6 +14,7 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images import read_stack
 from nnunet_neurino.images.foreground import foreground
 from nnunet_neurino.images.read import SUFFIXES
+from nnunet_neurino.images.record import spacing_beside
 from nnunet_neurino.images.stack import check_spacing
 from nnunet_neurino.swc import Tree, read_swc, to_voxels
 
@@ -59,8 +60,8 @@ def load(path: str | os.PathLike[str], spacing: Sequence[float] | None = None) -
 
     Args:
         path: the file.
-        spacing: voxel size (z, y, x) in micrometres; overrules the file's. A tree that says it is in micrometres is
-            brought into voxels with it.
+        spacing: voxel size (z, y, x) in micrometres; overrules the file's and nnU-Net's record beside it. A tree that
+            says it is in micrometres is brought into voxels with it.
 
     Raises:
         NeurinoError: the file cannot be read or is neither a mask nor a probability map.
@@ -79,7 +80,7 @@ def load(path: str | os.PathLike[str], spacing: Sequence[float] | None = None) -
         )
     mask, note = foreground(np.asarray(stack.voxels), _THRESHOLD, _THRESHOLD, str(path))
     notes = tuple(str(finding) for finding in stack.findings) + ((note,) if note else ())
-    return Subject(str(path), mask=mask, spacing=stack.spacing, notes=notes)
+    return Subject(str(path), mask=mask, spacing=stack.spacing or spacing_beside(path), notes=notes)
 
 
 def _tree_notes(tree: Tree) -> tuple[str, ...]:

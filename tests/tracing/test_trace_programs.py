@@ -38,6 +38,19 @@ def test_command_writes_what_the_function_returns(mask_file: Path, tmp_path: Pat
     assert read_swc(target).unit == "micrometre"
 
 
+def test_voxel_size_in_nnunets_record_beside_a_prediction(tmp_path: Path) -> None:
+    mask = mask_of([forked()], SHAPE)
+    write_tiff(tmp_path / "case_0001.tif", mask, None)
+    (tmp_path / "case_0001.json").write_text('{"spacing": [2.0, 0.5, 0.5]}')
+    source, target = tmp_path / "case_0001.tif", tmp_path / "t.swc"
+    assert main(["trace", str(source), "-o", str(target)]) == 0
+    assert read_swc(target) == trace(mask, (2.0, 0.5, 0.5))
+    assert main(["evaluate", str(source), str(source), "--json", str(tmp_path / "s.json")]) == 0
+    assert '"hd95_um": 0.0' in (tmp_path / "s.json").read_text()
+    (tmp_path / "case_0001.json").write_text('{"spacing": [0, 0.5, 0.5]}')
+    assert main(["trace", str(source), "-o", str(target), "--unit", "micrometre"]) == 1
+
+
 def test_command_refuses_in_one_line(mask_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = tmp_path / "image.tif"
     write_tiff(image, np.zeros((24, 60, 70), np.uint8))

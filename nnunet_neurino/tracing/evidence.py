@@ -18,7 +18,7 @@ class Evidence:
     """Brightness between pieces.
 
     Attributes:
-        image: (z, y, x) intensities or probabilities.
+        image: (z, y, x) intensities or probabilities; what is not finite counts as background.
         background: typical value beside the neurites.
         scale: (3,) size of a voxel z, y, x in the unit of the positions.
     """
@@ -32,6 +32,7 @@ class Evidence:
         """Take the median of the background, seen at up to a million voxels, for its typical value."""
         every = max(image.size // 1_000_000, 1)
         sample = image.ravel()[::every][~mask.ravel()[::every]]
+        sample = sample[np.isfinite(sample)]
         return cls(image, float(np.median(sample)) if len(sample) else 0.0, scale)
 
     def path(self, start: Floats, goal: Floats) -> tuple[Floats, float]:
@@ -47,6 +48,7 @@ class Evidence:
         high = np.minimum(np.ceil(ends.max(axis=0)).astype(int) + _MARGIN + 1, size)
         box = self.image[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].astype(np.float64)
         voxels = np.clip(np.rint(ends).astype(int), 0, size - 1) - low
+        box[~np.isfinite(box)] = self.background  # a cost that is no number would make the search write anywhere
         at_ends = [_bright(box, v) for v in voxels]
         contrast = max(min(at_ends) - self.background, 1e-12)
         relative = np.clip((box - self.background) / contrast, 0.0, 1.0)

@@ -70,6 +70,7 @@ def trace(
     if size.shape != (3,) or not (np.isfinite(size).all() and (size > 0).all()):
         raise NeurinoError(f"spacing {tuple(spacing)}: expected three sizes z, y, x above 0 in micrometres")
     volume = np.asarray(volume)
+    image = None if image is None else np.asarray(image)
     if image is not None and image.shape != volume.shape:
         raise NeurinoError(
             f"the mask has the shape {volume.shape} (z, y, x) and the image {image.shape}: expected the same"

@@ -141,6 +141,20 @@ def test_image_decides_about_a_gap() -> None:
     assert trace(mask).n_pieces == 1
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_image_with_voxels_that_are_no_numbers(odd: float) -> None:
+    truth = polyline([(5, 30, 12), (66, 30, 12)])
+    mask = mask_of([truth], SHAPE)
+    image = np.where(mask, 100.0, 10.0)
+    mask[:, :, 34:37] = False
+    image[np.random.default_rng(0).random(SHAPE) < 0.02] = odd
+    tree = trace(mask, image=image)
+    assert tree.n_pieces == 1
+    assert neuron_distance(tree, truth).esa < 0.3
+    image[:] = odd
+    assert trace(mask, image=image).n_pieces in (1, 2)
+
+
 def test_probability_map_by_hysteresis() -> None:
     truth = polyline([(5, 30, 12), (66, 30, 12)])
     mask = mask_of([truth], SHAPE)

@@ -19,6 +19,7 @@ MAX_CANDIDATES = 2_000_000_000
 MAX_VOXELS = 2**36
 #: Beyond this many voxels an edge is cut near the image, so that squares neither overflow nor lose the image.
 _FAR = 1e6
+_FARTHEST = 1e300  # stays finite in what follows
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,10 @@ def check_grid(shape: Sequence[int], spacing: Sequence[float] | np.ndarray) -> t
 def voxel_positions(tree: Tree, spacing: np.ndarray) -> np.ndarray:
     """Node positions (n, 3) in z, y, x voxels: micrometres are divided by the spacing, voxels stay."""
     zyx = tree.xyz[:, ::-1]
-    return zyx / spacing if tree.unit == "micrometre" else zyx.copy()
+    if tree.unit != "micrometre":
+        return zyx.copy()
+    with np.errstate(over="ignore"):
+        return np.clip(zyx / spacing, -_FARTHEST, _FARTHEST)
 
 
 def physical_radii(tree: Tree, spacing: np.ndarray) -> np.ndarray:

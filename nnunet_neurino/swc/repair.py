@@ -39,7 +39,10 @@ def repair_radii(
             raise NeurinoError(f"repair_radii: expected {name} above 0, got {value!r}")
     if not 0 <= minimum <= maximum:
         raise NeurinoError(f"repair_radii: expected 0 <= minimum <= maximum, got {minimum!r} and {maximum!r}")
-    radii = tree.radii * scale
+    with np.errstate(over="ignore"):
+        radii = tree.radii * scale
+    if not np.isfinite(radii).all():
+        raise NeurinoError(f"repair_radii: radii up to {tree.radii.max():g}, times {scale:g}, overflow: check the file")
     notes = []
     if scale != 1:
         notes.append(Finding(0, "radii in another unit", f"multiplied by {scale:g}"))

@@ -74,6 +74,8 @@ def resample(tree: Tree, step: float) -> Tree:
         parents.append(above)
         parents[0][new_row[rows[-1]]] = n + inner - 1 if inner else new_row[rows[0]]
         n += inner
+    if not all(np.isfinite(part).all() for part in (*xyz, *radii)):
+        raise NeurinoError("resample: positions or radii overflow; expected voxels or micrometres: check the file")
     all_parents = np.concatenate(parents)
     resampled = Tree(
         np.arange(1, n + 1),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import signal
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.swc import Tree, read_swc
+from nnunet_neurino.swc import Tree, Unit, merge_touching, rasterise, read_swc, repair_radii, resample, to_voxels
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz_swc.py"
 
@@ -49,3 +53,28 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
     assert isinstance(tree, Tree)
     assert len(tree) > 0
     assert 1 <= tree.n_pieces <= len(tree)
+
+
+def test_numbers_near_the_largest_give_our_error_or_none() -> None:
+    """Trees that damaged files never make: every number may be near the end of what a float holds."""
+    rng = np.random.default_rng(0)
+    numbers = [0, 1, -1, 1e-300, 1e300, -1.7e308, 5e-324, 0.5, 30]
+    work: list[Callable[[Tree], object]] = [
+        lambda tree: rasterise(tree, (4, 5, 6), (2, 0.5, 0.5), "distance"),
+        lambda tree: rasterise(tree, (4, 5, 6), (2, 0.5, 0.5)),
+        lambda tree: resample(tree, 0.2),
+        lambda tree: merge_touching(tree, 0.5),
+        lambda tree: repair_radii(tree, scale=1e10),
+        lambda tree: to_voxels(tree, (1e-5, 1, 1)),
+    ]
+    for k in range(60):
+        parents = np.array([-1] + [int(rng.integers(-1, i)) for i in range(1, 5)])
+        radii = np.abs(rng.choice(numbers, 5))
+        radii[0] = 1.7e308 if k % 2 == 0 else radii[0]
+        unit: Unit = "micrometre" if k % 3 else "voxel"
+        xyz = rng.choice(numbers, (5, 3)) if k % 4 else rng.random((5, 3))
+        tree = Tree.build(xyz, parents, radii, unit=unit)
+        for one in work:
+            with contextlib.suppress(NeurinoError), warnings.catch_warnings():
+                warnings.simplefilter("error")
+                one(tree)

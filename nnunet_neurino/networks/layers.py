@@ -135,4 +135,5 @@ class GlobalResponseNorm(nn.Module):
         share = energy / (energy.mean(dim=1, keepdim=True) + self.eps)
         shape = (1, -1, 1, 1, 1)
         # weight * (x * share) + bias + x, with one pass over the volume
-        return torch.addcmul(self.bias.view(shape), volume, 1 + self.weight.view(shape) * share)
+        scaled = torch.addcmul(self.bias.view(shape), volume, 1 + self.weight.view(shape) * share)
+        return scaled.to(torch.promote_types(volume.dtype, self.weight.dtype))

@@ -30,7 +30,8 @@ def resize_positions(positions: Tensor, native: Grid, grid: Grid, n_prefix: int 
     prefix, image = positions[:, :n_prefix], positions[:, n_prefix:]
     channels = positions.shape[-1]
     # Interpolation of half precision is coarse, or missing on a CPU.
-    plane = image.reshape(1, *native, channels).permute(0, 3, 1, 2).float()
+    plane = image.reshape(1, *native, channels).permute(0, 3, 1, 2)
+    plane = plane.to(torch.promote_types(plane.dtype, torch.float32))
     plane = F.interpolate(plane, size=tuple(grid), mode="bicubic", antialias=True)
     image = plane.permute(0, 2, 3, 1).reshape(1, -1, channels).to(positions.dtype)
     return torch.cat([prefix, image], dim=1)

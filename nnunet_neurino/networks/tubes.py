@@ -18,6 +18,7 @@ Ours, where the paper is silent or its public base cannot run at this length:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -136,9 +137,9 @@ class TubeView(nn.Module):
         """(N, C, Z, Y, X) -> tokens (N, z, y, x, width)."""
         turned = image.permute(0, 1, *(2 + axis for axis in self.order))
         # Positions must not be rounded to half precision.
-        with torch.autocast(image.device.type, enabled=False):
-            values = _sampled(turned.float(), self._positions(self._offsets(turned)))
-        tokens = F.linear(values.flatten(-2), self.weight.flatten(1), self.bias)
+        with _without_autocast(image):
+            values = _sampled(turned.to(_wide(turned)), self._positions(self._offsets(turned)))
+        tokens = F.linear(values.flatten(-2).to(self.weight.dtype), self.weight.flatten(1), self.bias)
         return tokens.permute(0, *(1 + self.order.index(axis) for axis in range(3)), 4)
 
     def lines(self, image: Tensor) -> Tensor:
@@ -154,18 +155,18 @@ class TubeView(nn.Module):
         return self._offsets(turned).permute(0, *(1 + self.order.index(axis) for axis in range(3)), 4, 5)
 
     def _offsets(self, turned: Tensor) -> Tensor:
-        steps = self.head(turned.to(self.weight.dtype)).float().permute(0, 2, 3, 4, 1)
+        steps = self.head(turned.to(self.weight.dtype)).to(_wide(turned)).permute(0, 2, 3, 4, 1)
         steps = torch.tanh(steps).unflatten(-1, (2, -1))
-        with torch.autocast(turned.device.type, enabled=False):
-            return steps @ self.basis.float()
+        with _without_autocast(turned):
+            return steps @ self.basis.to(steps.dtype)
 
     def _positions(self, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Voxel positions on the axes of the turned image, each (N, a, b, c, length)."""
         like = offsets[..., 0, :]
-        taps = torch.arange(self.length, dtype=torch.float32, device=offsets.device) - centre_of(self.length)
+        taps = torch.arange(self.length, dtype=offsets.dtype, device=offsets.device) - centre_of(self.length)
         centres = []
         for place, cell in enumerate(self.cell):
-            cells = torch.arange(offsets.shape[1 + place], dtype=torch.float32, device=offsets.device)
+            cells = torch.arange(offsets.shape[1 + place], dtype=offsets.dtype, device=offsets.device)
             shape = [1] * 5
             shape[1 + place] = -1
             centres.append((cells * cell + (cell - 1) // 2).view(shape))
@@ -175,10 +176,20 @@ class TubeView(nn.Module):
         return first, second, along
 
 
+def _wide(volume: Tensor) -> torch.dtype:
+    """The precision of positions: at least single."""
+    return torch.promote_types(volume.dtype, torch.float32)
+
+
+def _without_autocast(volume: Tensor) -> contextlib.AbstractContextManager[Any]:
+    # The meta device, on which only shapes are computed, has no mixed precision that could be switched off.
+    return contextlib.nullcontext() if volume.is_meta else torch.autocast(volume.device.type, enabled=False)
+
+
 def _sampled(volume: Tensor, positions: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """Trilinear samples of (N, C, a, b, c) at positions (N, ...) in voxels, zeros outside: (N, ..., C, length)."""
     # At sizes that are powers of two, going to PyTorch's relative positions and back rounds nothing.
-    sizes = [1 << (size - 1).bit_length() for size in volume.shape[2:]]
+    sizes = [1 << (int(size) - 1).bit_length() for size in volume.shape[2:]]  # not ints while they are traced
     missing = [want - have for want, have in zip(sizes, volume.shape[2:], strict=True)]
     if any(missing):
         volume = F.pad(volume, (0, missing[2], 0, missing[1], 0, missing[0]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import pydoc
+import warnings
 
 import pytest
 import torch
@@ -153,6 +154,30 @@ def test_it_is_one_graph_for_the_compiler() -> None:
     with torch.no_grad():
         for one, other in zip(compiled(image), network(image), strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("vit", ["atto", "atto_v3"])
+def test_any_floating_point_numbers_will_do(vit: str) -> None:
+    network = DINeuro(**{**ATTO, "vit": vit}, tube_gate=1.0).eval()
+    image = torch.randn(1, 1, 3, 32, 48)
+    with torch.no_grad():
+        single, double = network(image)[0], network.double()(image.double())[0]
+        half = network.bfloat16()(image.bfloat16())[0]
+        shapes = network.to("meta")(image.bfloat16().to("meta"))[0]
+    torch.testing.assert_close(single, double.float(), atol=1e-5, rtol=1e-4)
+    assert (double.dtype, half.dtype) == (torch.float64, torch.bfloat16)
+    assert (half - double).abs().max() < 0.1 * double.abs().max()
+    assert shapes.shape == single.shape
+
+
+def test_tracing_sees_the_same() -> None:
+    network = DINeuro(**ATTO, tube_gate=1.0, deep_supervision=False).eval()
+    image = torch.randn(1, 1, 3, 32, 48)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sizes become constants
+        traced = torch.jit.trace(network, image, check_trace=False)
+    with torch.no_grad():
+        torch.testing.assert_close(traced(image), network(image), atol=1e-5, rtol=1e-5)
 
 
 def test_it_learns_and_the_gate_opens() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from nnunet_neurino.networks import NeurINO
 from nnunet_neurino.networks.layers import ChannelNorm, GlobalResponseNorm, PatchNorm, VoxelBatchNorm
 from nnunet_neurino.networks.mednext_blocks import MedNeXtDownBlock, MedNeXtUpBlock
 
@@ -63,6 +64,11 @@ def test_global_response_norm_survives_half_precision() -> None:
     norm = GlobalResponseNorm(4)
     torch.nn.init.ones_(norm.weight)
     assert norm(x).isfinite().all()
+    # A network that is in half precision itself stays in it.
+    assert norm.half()(x).dtype == torch.float16
+    assert (
+        NeurINO(size="atto", grn=True).bfloat16().eval()(torch.zeros(1, 1, 16, 16, 16).bfloat16())[0].isfinite().all()
+    )
 
 
 def test_batch_norm_of_a_single_voxel_uses_the_running_statistics() -> None:

@@ -7,6 +7,7 @@ which: ``block_embedding``, ``tubes``, ``slice_decoders``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch.nn.functional as F
@@ -117,7 +118,8 @@ class DINeuro(nn.Module):
         norm: norm of the decoder: ``group``, ``layer`` or ``batch``.
         magnify: the ViT sees the image enlarged in plane by this, so that a token stands for 16 / magnify voxels: 1, 2
             or 4 for ``pyramid``, any number from 1 on for ``upernet``.
-        tube_length: taps of a tube: 256, or a divisor of it whose taps are sums of neighbouring ones.
+        tube_length: taps of a tube: 256, or a divisor of it whose taps are sums of neighbouring ones. (Any other number
+            works, but 2D weights do not fit it.)
         tube_step: voxels between taps (of the enlarged image), one number or (z, y, x): 1 as published.
         tube_controls: points along a tube at which its steps are learned; ``tube_length`` for the literal form.
         tube_gate: what the tubes' tokens are multiplied by at the start; 0 starts at the transferred network.
@@ -177,6 +179,12 @@ class DINeuro(nn.Module):
             )
         chosen = _spread(self.size.depth) if layers is None else tuple(layers)
         steps = (tube_step,) * 3 if isinstance(tube_step, (int, float)) else tuple(tube_step)
+        if len(chosen) != 4:
+            raise NeurinoError(f"layers {list(chosen)}: expected four of the ViT's blocks")
+        if len(steps) != 3 or not all(0 < step < math.inf for step in steps):
+            raise NeurinoError(f"tube_step {tube_step}: expected one number above 0, or three (z, y, x)")
+        if decoder_width is not None and decoder_width < 1:
+            raise NeurinoError(f"decoder_width {decoder_width}: expected a number of channels")
         embedding = None
         if tubes:
             embedding = TubeEmbedding(
@@ -230,7 +238,7 @@ def dineuro_levels(decoder: str = "pyramid", magnify: float = 1.0) -> Levels:
     """The resolutions a DINeuro gives logits at; their ``rows`` are its ``strides`` in nnU-Net's plans."""
     if decoder not in DECODERS:
         raise NeurinoError(f"decoder '{decoder}' is not known: expected {' or '.join(DECODERS)}")
-    if magnify < 1:
+    if not 1 <= magnify < math.inf:
         raise NeurinoError(f"magnify {magnify}: expected a number from 1 on")
     return pyramid_levels(magnify) if decoder == "pyramid" else upernet_levels()
 

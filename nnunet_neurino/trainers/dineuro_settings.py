@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -10,6 +11,8 @@ from nnunet_neurino.trainers.settings import BRIEF, TrainerSettings
 
 BASE = "nnUNetTrainerDINeuro"
 DECODERS = ("pyramid", "upernet")
+TAPS = 16 * 16
+"""Of a patch kernel of DINO's, laid out as a line."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,12 @@ class DINeuroSettings(TrainerSettings):
             raise NeurinoError("setting inflation is 'triplane'; a ViT takes center or average")
         if self.decoder not in DECODERS:
             raise NeurinoError(f"setting decoder is {self.decoder!r}; choose one of {', '.join(DECODERS)}")
-        if self.tube_step is not None and not self.tube_step > 0:
+        if self.tube_step is not None and not 0 < self.tube_step < math.inf:
             raise NeurinoError(f"setting tube_step is {self.tube_step}; it must be greater than 0, or none")
+        if self.tube_length < 1 or TAPS % self.tube_length:
+            raise NeurinoError(f"setting tube_length is {self.tube_length}; it must be {TAPS} or a divisor of it")
+        if not math.isfinite(self.tube_gate):
+            raise NeurinoError(f"setting tube_gate is {self.tube_gate}; a finite number is needed")
 
 
 PAPER: dict[str, Any] = {

@@ -149,6 +149,8 @@ def test_settings_from_the_command_line_and_mistakes() -> None:
         ({"decoder": "unet"}, "decoder is 'unet'.*pyramid"),
         ({"network": "neurino", "size": "tiny"}, "dineuro"),
         ({"tube_step": 0.0}, "tube_step"),
+        ({"tube_length": 100}, "tube_length is 100; .*divisor"),
+        ({"tube_gate": float("nan")}, "tube_gate is nan"),
         ({"tube": True}, "unknown setting 'tube'"),
     ]:
         with pytest.raises(NeurinoError, match=message):

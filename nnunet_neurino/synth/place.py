@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.swc import Tree, crop
+from nnunet_neurino.swc import Tree, crop, to_voxels
 
 _MARGIN = 4  # voxels around the extent
 _MOST_VOXELS = 2**31
+_LARGEST_RADIUS = 1e6  # voxels
 
 
 def place(
@@ -28,16 +29,18 @@ def place(
         The tree in voxels of the volume (radii in in-plane voxels), and the shape.
     """
     size = np.array(spacing[::-1])
-    if tree.unit == "micrometre":
-        tree = replace(tree, xyz=tree.xyz / size, radii=tree.radii / spacing[2])
-    tree = replace(tree, unit="voxel")
+    tree = replace(to_voxels(tree, spacing) if tree.unit == "micrometre" else tree, unit="voxel")
+    if tree.radii.max() > _LARGEST_RADIUS:
+        raise NeurinoError(f"radii up to {tree.radii.max():g} voxels; are they in another unit than the positions?")
     margin = _MARGIN + tree.radii.max() * spacing[2] / size
     low, high = tree.xyz.min(axis=0), tree.xyz.max(axis=0)
     if shape is None:
-        sides = np.ceil(high - low + 2 * margin).astype(int) + 1
-        if np.prod(sides, dtype=float) > _MOST_VOXELS:
+        with np.errstate(over="ignore"):
+            sides = np.ceil(high - low + 2 * margin) + 1
+            n_voxels = np.prod(sides)
+        if n_voxels > _MOST_VOXELS:
             raise NeurinoError(
-                f"needs a volume of {' x '.join(map(str, sides[::-1]))} voxels (z, y, x), more than 2^31: "
+                f"needs a volume of {' x '.join(f'{n:g}' for n in sides[::-1])} voxels (z, y, x), more than 2^31: "
                 "give --shape to take a picture of its middle, or a larger --spacing"
             )
         found = (int(sides[2]), int(sides[1]), int(sides[0]))

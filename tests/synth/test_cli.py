@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,29 @@ def test_wrong_options_give_one_line(tmp_path: Path, capsys, options: list[str],
     assert words in error
     assert "\n" not in error
     assert not list((tmp_path / "out").rglob("*.tif"))
+
+
+@pytest.mark.parametrize("shape", [[], ["--shape", "16", "20", "24"]])
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("1 1 0 0 0 1 -1\n2 3 1e30 5 5 1 1\n", "give"),
+        ("1 1 0 0 0 1 -1\n2 3 1e308 -1.7e308 5 1 1\n", "give"),
+        ("1 1 5 5 5 1e300 -1\n2 3 6 5 5 1 1\n", "radii up to 1e+300"),
+        ("# in micrometers\n1 1 5 5 5 1 -1\n2 3 6 5 1e307 1 1\n", "overflow"),
+    ],
+)
+def test_from_swc_with_absurd_numbers_gives_one_line(
+    tmp_path: Path, capsys, rows: str, words: str, shape: list
+) -> None:
+    (tmp_path / "far.swc").write_text(rows)
+    options = ["--from-swc", str(tmp_path / "far.swc"), "--spacing", "1e-3", "1e-3", "1e-3", *shape]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main(["synth", "-o", str(tmp_path / "out"), *options]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "far.swc" in error
+    assert words in error
 
 
 def test_from_swc_that_is_no_swc(tmp_path: Path, capsys) -> None:

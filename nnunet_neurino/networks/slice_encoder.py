@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -36,9 +37,12 @@ def brightness(volume: Tensor, ends: tuple[Tensor, Tensor] | None = None) -> Ten
 def brightness_range(volume: Tensor) -> tuple[Tensor, Tensor]:
     """The two percentiles, each (N, C, 1, 1, 1); the high one is above the low one. See ``brightness``."""
     channels = volume.flatten(2).flatten(0, 1)
+    step = -(-channels.shape[1] // _SAMPLE)
+    while math.gcd(step, math.prod(volume.shape[3:])) > 1:  # else all voxels may lie in one plane, such as x = 0
+        step += 1
     ends = []
     for channel in channels:
-        sample = channel[:: -(-channel.numel() // _SAMPLE)].float()
+        sample = channel[::step].float()
         known = sample[(sample != 0) & sample.isfinite()]
         if known.numel() == 0:
             known = sample.new_zeros(1)

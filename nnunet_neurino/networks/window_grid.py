@@ -1,6 +1,6 @@
 """Cutting a volume into windows and putting it together again.
 
-Arrays and tensors may have any axes in front of z, y, x.
+Tensors may have any axes in front of z, y, x.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from nnunet_neurino.networks.vit import PATCH
 from nnunet_neurino.trainers.token_file import TokenFile, what_is_noted
 from nnunet_neurino.trainers.volume_copies import CopyRecipe, VolumeCopy
 
-TOKENS_VERSION = 1
+TOKENS_VERSION = 2
 """To be raised when the same network and data give other tokens than before."""
 
 _MIB, _GIB = 2**20, 2**30

@@ -9,7 +9,7 @@ import torch
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks import DINOWindow
-from nnunet_neurino.networks.slice_encoder import DEVIATION, MEAN, SliceEncoder, brightness
+from nnunet_neurino.networks.slice_encoder import DEVIATION, MEAN, SliceEncoder, brightness, brightness_range
 from nnunet_neurino.networks.vit import ViTSize
 from nnunet_neurino.networks.window_decoder import WindowArm
 from nnunet_neurino.transfer.vit import load_vit_weights
@@ -182,6 +182,16 @@ def test_brightness_is_that_of_percentiles_without_zeros() -> None:
         for c in range(2):
             low, high = np.percentile(values[n, c], [0.5, 99.5], method="nearest")
             np.testing.assert_allclose(found[n, c], np.clip((values[n, c] - low) / (high - low), 0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 16), (8, 32, 16), (3, 24, 60), (64, 8, 8), (4096, 1, 1)])
+def test_brightness_of_a_large_volume_is_that_of_voxels_everywhere_in_it(shape, monkeypatch) -> None:
+    monkeypatch.setattr("nnunet_neurino.networks.slice_encoder._SAMPLE", 256)
+    place = torch.stack(torch.meshgrid(*(torch.linspace(1, 2, n) for n in shape), indexing="ij"))  # grows along an axis
+    low, high = brightness_range(place[None])
+    varied = torch.tensor([n > 1 for n in shape])
+    assert bool((low.flatten()[varied] < 1.2).all())
+    assert bool((high.flatten()[varied] > 1.8).all())
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, float("nan")])

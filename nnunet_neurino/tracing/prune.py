@@ -11,24 +11,29 @@ from nnunet_neurino.tracing.lines import Lines, path_length
 
 _ROUNDS = 20
 _JAGGED = 3.0  # the surface of a mask is rough: what sticks out by less, in voxels of the finest axis, means nothing
+_SLICE = 1.25  # and by less than this times a thick slice
 _THICK = 4.0  # in neurites of this radius and more
 _OVAL, _SURFACE = 1.15, 1.0  # the surface may be this times the radius, plus the last, away from the middle
 _BLUNT = 5.0  # the tips of a flat end are shorter
 
 
-def prune_spurs(lines: Lines, scale: float) -> Lines:
+def prune_spurs(lines: Lines, scale: float, coarsest: float = 1.0) -> Lines:
     """Cut side branches that stick out of their parent by less than ``scale`` times their own radius.
+
+    What sticks out by less than the roughness of the mask's surface is cut, too; ``coarsest`` is the longest edge of a
+    voxel in the unit of the lines.
 
     A side branch starts in the middle of its parent, so that its length less the parent's radius is what sticks out.
     Of a fork's spurs the shortest goes first; the other may then be the end of the parent.
     """
+    jagged = max(_JAGGED, _SLICE * coarsest) * min(scale, 1.0)
     for _ in range(_ROUNDS):
         doomed: list[tuple[float, list[int]]] = []
         for path in _side_branches(lines):
             length = path_length(lines.points[path])
             own = float(np.median(lines.radii[path[1:]]))
             sticks_out = length - lines.radii[path[0]]
-            if sticks_out < max(scale * own, _JAGGED * min(scale, 1.0)) or length < own:
+            if sticks_out < max(scale * own, jagged) or length < own:
                 doomed.append((sticks_out, path))
         if not doomed:
             return lines

@@ -20,7 +20,8 @@ class TraceSettings:
             above ``high`` is foreground. Tune them on validation cases.
         min_voxels: connected components with fewer voxels are noise.
         min_length: pieces with less cable after bridging are noise (the longest piece always stays).
-        step: thickness of the wave fronts, which is about the distance between nodes before resampling.
+        step: thickness of the wave fronts, which is about the distance between nodes before resampling; more where
+            voxels are much longer along some axis.
         bridge_length: longest gap to bridge; 0 switches bridging off.
         bridge_angle: greatest angle in degrees between a neurite's end and the bridge.
         bridge_evidence: with an image or a probability map, the brightness that a bridge must have on average, from

@@ -90,9 +90,9 @@ def trace(
         evidence = Evidence.of(volume if image is None else image, mask, scale)
     else:
         evidence = None
-    lines = _join_and_part(lines, evidence, np.array(mask.shape) * scale, settings)
+    lines = _join_and_part(lines, evidence, np.array(mask.shape) * scale, settings, float(scale.max()))
     lines = _drop_short(star_somata(lines, parted=True), settings.min_length)
-    lines = merge_close_forks(prune_spurs(prune_inside(lines), settings.prune))
+    lines = merge_close_forks(prune_spurs(prune_inside(lines), settings.prune, float(scale.max())))
     for _ in range(settings.smooth):
         lines = prune_inside(measured(smooth(recentre(lines, graph.voxels * scale), 1, mask, scale), graph))
     if settings.spacing_out > 0:
@@ -100,7 +100,9 @@ def trace(
     return _to_tree(lines, root, scale, size, settings)
 
 
-def _join_and_part(lines: Lines, evidence: Evidence | None, size: Floats, settings: TraceSettings) -> Lines:
+def _join_and_part(
+    lines: Lines, evidence: Evidence | None, size: Floats, settings: TraceSettings, coarsest: float
+) -> Lines:
     """Bridge gaps and take crossing neurites apart.
 
     Gaps come first: a crossing with a gap beside it shows its four arms only when the gap is bridged. What the waves
@@ -115,7 +117,7 @@ def _join_and_part(lines: Lines, evidence: Evidence | None, size: Floats, settin
     if settings.split_crossings:
         gaps = len(lines.edges) > edges
         lines = trim_blunt_ends(lines, ends)
-        lines = part_neurons(prune_spurs(lines, _STUBS * settings.prune), size, gaps)
+        lines = part_neurons(prune_spurs(lines, _STUBS * settings.prune, coarsest), size, gaps)
         lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, size, sides=False)
     return without_cycles(lines)
 
@@ -138,8 +140,10 @@ def _centre_lines(
     if not len(graph.voxels):
         return Lines(np.empty((0, 3)), np.empty(0), np.empty((0, 2), dtype=np.int64)), graph, root
     component = np.unique(component[large], return_inverse=True)[1]
-    wave = wave_lines(graph, _seeds(graph, component, root), settings.step)
-    lines = straighten_tips(prune_inside(prune_spurs(star_somata(wave), 0.15 * settings.prune)))
+    # A front must be thick enough for the voxels of one cross-section to be in it.
+    step = max(settings.step, 0.5 * float(scale.max()), 0.75 * float(np.median(scale)))
+    lines = star_somata(wave_lines(graph, _seeds(graph, component, root), step))
+    lines = straighten_tips(prune_inside(prune_spurs(lines, 0.15 * settings.prune, float(scale.max()))))
     return lines, graph, root
 
 

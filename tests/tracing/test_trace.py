@@ -141,6 +141,18 @@ def test_image_decides_about_a_gap() -> None:
     assert trace(mask).n_pieces == 1
 
 
+@pytest.mark.parametrize("spacing", [(2.0, 0.5, 0.5), (0.3, 1.0, 1.0), (3.0, 1.0, 1.0)])
+def test_steps_of_long_voxels_are_no_branches(spacing: tuple[float, float, float]) -> None:
+    x = np.linspace(6, 84, 60)
+    xyz = np.column_stack([x, 25 + 12 * np.sin(x / 12), 18 + 10 * np.sin(x / 15)])
+    truth = Tree.build(xyz, np.arange(60) - 1, radii=1.8, unit="micrometre")
+    shape = tuple(int(size / step) for size, step in zip((36, 50, 90), spacing, strict=True))
+    tree = trace(rasterise(truth, shape, spacing=spacing) > 0, spacing, settings=TraceSettings(unit="micrometre"))
+    assert (tree.n_pieces, tree_counts(tree).branches) == (1, 1)
+    assert (neuron_distance(tree, truth).esa or 9) < 0.6
+    assert tree.length == pytest.approx(truth.length, rel=0.1)
+
+
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
 def test_image_with_voxels_that_are_no_numbers(odd: float) -> None:
     truth = polyline([(5, 30, 12), (66, 30, 12)])

@@ -152,7 +152,8 @@ class TrainerSettings:
 
     def replaced(self, changes: dict[str, Any]) -> TrainerSettings:
         """These settings with ``changes``, which may come from a JSON file (lists for tuples, 1 for 1.0)."""
-        hints = typing.get_type_hints(type(self))
+        found = typing.get_type_hints(type(self))
+        hints = {field.name: found[field.name] for field in dataclasses.fields(self)}
         unknown = sorted(set(changes) - set(hints))
         if unknown:
             raise NeurinoError(f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(hints))}")

@@ -43,6 +43,7 @@ def test_every_field_is_documented() -> None:
         ({"warmup_epochs": float("nan")}, "warmup_epochs is nan"),
         ({"tasl_lambdas": [1.0, -1.0, 0.5]}, "tasl_lambdas is .*at least 0"),
         ({"learning_rate": 1.0}, "unknown setting 'learning_rate'; known are .*lr"),
+        ({"fixed": ["size"]}, "unknown setting 'fixed'; known are .*eps, frozen_epochs"),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_line(changes: dict, message: str) -> None:

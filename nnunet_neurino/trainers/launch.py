@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from nnunetv2.run import run_training as nnunet
-from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from torch.backends import cudnn
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.datasets import dataset_name, load_dataset_json, load_plans, nnunet_folder
-from nnunet_neurino.trainers.recipe import RecipeTrainer
+from nnunet_neurino.trainers.recipe import RecipeTrainer, without_wrappers
 from nnunet_neurino.trainers.settings import PLANS_KEY, TrainerSettings
+from nnunet_neurino.transfer.safe_pickle import read_torch_archive
 
 
 @dataclass(frozen=True)
@@ -157,10 +156,19 @@ def _run(training: Training) -> None:
 
 
 def _start_from(trainer: Any, model: Path) -> None:
-    """Put the weights of an nnU-Net checkpoint into a new trainer's network, all but the segmentation heads."""
+    """Put the weights of an nnU-Net checkpoint into a new trainer's network, all but the segmentation heads.
+
+    nnU-Net's own function would execute what is in the file.
+    """
+    stored = read_torch_archive(model, "network_weights")
     trainer.initialize()
-    try:
-        load_pretrained_weights(trainer.network, str(model))
-    except (AssertionError, EOFError, KeyError, OSError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise NeurinoError(f"{model}: not a whole checkpoint of nnU-Net with this network ({reason})") from None
+    network = without_wrappers(trainer.network)
+    own = network.state_dict()
+    wanted = [name for name in own if ".seg_layers." not in name]
+    different = [name for name in wanted if name not in stored or stored[name].shape != own[name].shape]
+    if different:
+        raise NeurinoError(
+            f"{model}: not a checkpoint of this network: {len(different)} of {len(wanted)} tensors are missing or have "
+            f"another shape, one is '{different[0]}'; give the trainer, --size and plans that it was made with"
+        )
+    network.load_state_dict(own | {name: stored[name] for name in wanted})

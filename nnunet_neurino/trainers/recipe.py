@@ -31,6 +31,13 @@ ATTRIBUTES = {
 """nnU-Net's attributes and the settings they come from."""
 
 
+def without_wrappers(network: Any) -> nn.Module:
+    """The network without the wrappers of DDP and torch.compile."""
+    if isinstance(network, nn.parallel.DistributedDataParallel):
+        network = network.module
+    return getattr(network, "_orig_mod", network)
+
+
 class RecipeTrainer(nnUNetTrainer):
     """Optimiser, schedule, clipping, frozen encoder and averaged weights; it reads ``self.settings``.
 
@@ -65,10 +72,7 @@ class RecipeTrainer(nnUNetTrainer):
     @property
     def bare_network(self) -> nn.Module:
         """The network without the wrappers of DDP and torch.compile."""
-        network: Any = self.network
-        if isinstance(network, nn.parallel.DistributedDataParallel):
-            network = network.module
-        return getattr(network, "_orig_mod", network)
+        return without_wrappers(self.network)
 
     def configure_optimizers(self) -> tuple[AveragedAdamW, WarmupPoly]:
         settings = self.settings

@@ -56,7 +56,7 @@ def _guarded(path: Path, read: Callable[[], Any]) -> Any:
         return read()
     except _ForbiddenError as error:
         raise NeurinoError(
-            f"{path}: names '{error}', which is not data; nothing was executed. Expected a file written by nnU-Net v1"
+            f"{path}: names '{error}', which is not data; nothing was executed. Expected a file written by nnU-Net"
         ) from None
     except NeurinoError as error:
         raise NeurinoError(f"{path}: {error}") from None
@@ -169,6 +169,7 @@ _ALLOWED: dict[str, Any] = {
     "numpy.core.multiarray._reconstruct": _array,
     "numpy.core.multiarray.scalar": _scalar,
     "numpy.core.numeric._frombuffer": _from_buffer,
+    "torch.device": lambda *name: str(name),
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},

@@ -224,13 +224,29 @@ def test_a_model_to_start_from_is_taken_over_or_named(make: Make, tmp_path: Path
     assert torch.equal(weights(trainer, "encoder"), weights(donor, "encoder"))
     assert not torch.equal(weights(trainer, "decoder.seg_layers"), weights(donor, "decoder.seg_layers"))
 
-    with pytest.raises(NeurinoError, match=r"checkpoint.pth: not a whole checkpoint .*shape of the parameters"):
+    with pytest.raises(NeurinoError, match=r"checkpoint.pth: not a checkpoint of this network.*missing or have"):
         launch._start_from(make(size="tiny", initialise=False), path)
     for content in (path.read_bytes()[:5000], b"text", b""):
         path.write_bytes(content)
-        with pytest.raises(NeurinoError, match=r"checkpoint.pth: not a whole checkpoint") as caught:
+        with pytest.raises(NeurinoError, match=r"checkpoint.pth: .*cut short") as caught:
             launch._start_from(make(initialise=False), path)
         assert "\n" not in str(caught.value)
+
+
+class _Bomb:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.target,)
+
+
+def test_a_model_to_start_from_executes_nothing(make: Make, tmp_path: Path) -> None:
+    path, target = tmp_path / "checkpoint.pth", tmp_path / "executed"
+    torch.save({"network_weights": make().network.state_dict(), "logging": _Bomb(target)}, path)
+    with pytest.raises(NeurinoError, match="which is not data; nothing was executed"):
+        launch._start_from(make(initialise=False), path)
+    assert not target.exists()
 
 
 def test_a_compiled_network_is_seen_through(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from nnunet_neurino.demo.page import score_rows, write_page
@@ -32,27 +34,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo and print where its page is."""
-    _end_tidily_when_told_to()
     settings = DemoSettings(output=args.output.resolve(), device=_device(args.device), seed=args.seed)
     workflow = Workflow(settings)
     workflow.check_folder()
     workflow.check_disk()
-    seconds = run_steps(workflow.steps(), workflow.stamps)
-    page = write_page(workflow, seconds)
+    with _ending_tidily():
+        seconds = run_steps(workflow.steps(), workflow.stamps)
+        page = write_page(workflow, seconds)
     _print_table(workflow)
     print(f"\nThe page: {page}")
     return 0
 
 
-def _end_tidily_when_told_to() -> None:
-    """Let a kill or a closed terminal unwind the stack as Ctrl-C does, so that the programs we started end, too."""
+@contextmanager
+def _ending_tidily() -> Iterator[None]:
+    """Let a kill or a closed terminal unwind the stack as Ctrl-C does, so that the programs we started end, too.
+
+    Only meanwhile: a process that was forked from one with such a handler may hang when it is told to end.
+    """
 
     def end(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), end)
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, end) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _device(wanted: str | None) -> str:

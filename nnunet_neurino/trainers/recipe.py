@@ -110,8 +110,8 @@ class RecipeTrainer(nnUNetTrainer):
     def plot_network_architecture(self) -> None:
         """Nothing: the library nnU-Net draws it with no longer works and only leaves an error in the log."""
 
-    def on_train_start(self) -> None:
-        super().on_train_start()
+    def initialize(self) -> None:
+        super().initialize()
         if self.device.type == "cpu":
             # nnUNetv2_train takes all cores, which on a busy machine is many times slower than one.
             n_threads = use_fastest_thread_count()

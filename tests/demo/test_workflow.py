@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 
 import pytest
 
@@ -47,6 +49,17 @@ def test_gpu_asked_for_and_absent_is_one_line(tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert "no GPU" in error
     assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_kill_unwinds_the_stack_and_only_meanwhile():
+    from nnunet_neurino.cli.demo import _ending_tidily
+
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
+    with pytest.raises(SystemExit) as ended, _ending_tidily():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
 
 
 def test_every_command_is_one_of_ours_or_nnunets(tmp_path):

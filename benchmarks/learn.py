@@ -1,9 +1,10 @@
 """Does an inflated encoder learn faster? Steps until the training loss of a network from scratch is reached.
 
 1. Stand-in pretraining: a 2D ConvNeXt (timm's) learns to mark neurons in slices of generated stacks.
-2. For every seed NeurINO is trained on other generated stacks, once from scratch and once for every inflation rule with
-   those 2D weights. All see the same fresh patches in the same order, their decoders start from the same numbers, and
-   all have the same optimiser and learning rate: only the start of the encoder differs.
+2. For every seed NeurINO is trained on other generated stacks, from scratch and for every inflation rule with those 2D
+   weights. All see the same fresh patches in the same order, their decoders start from the same numbers, and all have
+   the same optimiser and learning rate: only the start of the encoder differs. Rules whose kernels are deeper have a
+   run from scratch of their own, with the same kernels.
 3. The scratch network's training loss after its last step is the mark; the table says after how many steps every rule
    had reached it. A rule's run ends there (or with --steps, whichever comes first).
 
@@ -172,15 +173,26 @@ def _optimiser(
     return step_of
 
 
+def scratch_for(rule: str) -> str:
+    """The start from scratch with a rule's kernels: what the rule is measured by."""
+    depth = default_kernel_depth(rule)
+    return SCRATCH if depth == 3 else f"{SCRATCH}_{depth}"
+
+
+def kernel_depth(start: str) -> int:
+    """Taps along the depth of the network that begins with ``start``."""
+    return next(default_kernel_depth(rule) for rule in RULES if start in (rule, scratch_for(rule)))
+
+
 def built(start: str, seed: int, weights: dict[str, Tensor], args: argparse.Namespace) -> NeurINO:
     """The network that a run begins with; of one seed, all have the same decoder."""
     torch.manual_seed(seed)
-    depth = default_kernel_depth(start) if start != SCRATCH else 3
+    depth = kernel_depth(start)
     # Built first, so that all runs of a seed draw the same numbers for it.
     decoder = NeurINO(size=args.size, norm=args.norm, grn=args.grn).decoder.state_dict()
     network = NeurINO(size=args.size, norm=args.norm, grn=args.grn, kernel_depth=depth)
     network.decoder.load_state_dict(decoder)
-    if start != SCRATCH:
+    if start in RULES:
         network.encoder.load_state_dict(inflate(weights, start, kernel_depth=depth))
     return network.to(args.device).train()
 
@@ -244,17 +256,17 @@ def steps_to(losses: list[float], mark: float, args: argparse.Namespace) -> int 
 
 def table(runs: dict[str, dict[int, list[float]]], args: argparse.Namespace) -> str:
     """What the runs say so far."""
-    marks = {seed: smoothed(losses, args.window)[-1] for seed, losses in runs[SCRATCH].items()}
     head = f"share of {args.steps} steps"
     lines = [f"{'start':<12} {'loss at half time':<24} {'steps to scratch final loss':<30} {head:<24} mean"]
     half = args.steps // (2 * args.every)
     for start, by_seed in runs.items():
         means = [smoothed(losses, args.window) for losses in by_seed.values()]
         halves = " ".join(f"{mean[half]:.3f}" if half < len(mean) else "done" for mean in means)
-        if start == SCRATCH:
-            finals = ", ".join(f"{mark:.3f}" for mark in marks.values())
+        if start not in RULES:
+            finals = ", ".join(f"{mean[-1]:.3f}" for mean in means)
             lines.append(f"{start:<12} {halves:<24} final losses: {finals}")
             continue
+        marks = {seed: smoothed(losses, args.window)[-1] for seed, losses in runs[scratch_for(start)].items()}
         steps = [steps_to(losses, marks[seed], args) for seed, losses in by_seed.items()]
         needed = " ".join("never" if n is None else str(n) for n in steps)
         shares = [math.inf if n is None else n / args.steps for n in steps]
@@ -262,6 +274,12 @@ def table(runs: dict[str, dict[int, list[float]]], args: argparse.Namespace) -> 
         mean = f"{math.fsum(shares) / len(shares):.2f}" if shares else ""
         lines.append(f"{start:<12} {halves:<24} {needed:<30} {each:<24} {mean}")
     return "\n".join(lines)
+
+
+def decisive(start: str, args: argparse.Namespace) -> dict[str, object]:
+    """The options that decide what a run gives; from scratch, those of the pretraining do not."""
+    options = {key: value for key, value in vars(args).items() if key not in _DECIDES_NOT}
+    return {key: value for key, value in options.items() if start in RULES or not key.startswith("pretrain")}
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -304,13 +322,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     began = time.monotonic()
     weights = pretrained(args)
-    runs: dict[str, dict[int, list[float]]] = {start: {} for start in (SCRATCH, *args.rules)}
-    what = {key: value for key, value in vars(args).items() if key not in _DECIDES_NOT}
+    runs: dict[str, dict[int, list[float]]] = {start: {} for start in (*map(scratch_for, args.rules), *args.rules)}
     for seed in args.seeds:
         for start in runs:
-            if start != SCRATCH and seed not in runs[SCRATCH]:
-                break
-            mark = None if start == SCRATCH else smoothed(runs[SCRATCH][seed], args.window)[-1]
+            mark, what = None, decisive(start, args)
+            if start in RULES:
+                if seed not in runs[scratch_for(start)]:
+                    continue
+                mark = smoothed(runs[scratch_for(start)][seed], args.window)[-1]
             path = args.output / f"{args.size}_{start}_{seed}.json"
             record = json.loads(path.read_text()) if path.is_file() else {}
             if record.get("settings") != what or record.get("mark") != mark:

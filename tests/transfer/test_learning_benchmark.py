@@ -57,6 +57,20 @@ def test_only_the_start_of_the_encoder_differs(learn: ModuleType, args: argparse
     assert not torch.equal(scratch.encoder.stem.conv.weight, inflated.encoder.stem.conv.weight)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_is_measured_by_a_network_of_its_own_shape(
+    learn: ModuleType, args: argparse.Namespace, weights: dict, rule: str
+):
+    scratch, inflated = (learn.built(start, 5, weights, args).state_dict() for start in (learn.scratch_for(rule), rule))
+    assert {name: value.shape for name, value in scratch.items()} == {n: v.shape for n, v in inflated.items()}
+
+
+def test_pretraining_is_no_setting_of_a_run_from_scratch(learn: ModuleType, args: argparse.Namespace):
+    more = argparse.Namespace(**{**vars(args), "pretrain_steps": args.pretrain_steps + 1})
+    assert learn.decisive(learn.SCRATCH, args) == learn.decisive(learn.SCRATCH, more)
+    assert learn.decisive("center", args) != learn.decisive("center", more)
+
+
 def test_a_run_repeats_itself_and_ends_at_its_mark(learn: ModuleType, args: argparse.Namespace, weights: dict):
     whole = learn.train("center_sym", 0, weights, None, args)
     assert len(whole) == args.steps // args.every + 1

@@ -3,8 +3,9 @@
 1. Stand-in pretraining: a 2D ConvNeXt (timm's) learns to mark neurons in slices of generated stacks.
 2. For every seed NeurINO is trained on other generated stacks, from scratch and for every inflation rule with those 2D
    weights. All see the same fresh patches in the same order, their decoders start from the same numbers, and all have
-   the same optimiser and learning rate: only the start of the encoder differs. Rules whose kernels are deeper have a
-   run from scratch of their own, with the same kernels.
+   the same optimiser and learning rate; a pretrained encoder's blocks have the less of it the further away they are
+   from the decoder, as in the trainers (--layer-decay). Rules whose kernels are deeper have a run from scratch of
+   their own, with the same kernels.
 3. The scratch network's training loss after its last step is the mark; the table says after how many steps every rule
    had reached it. A rule's run ends there (or with --steps, whichever comes first).
 
@@ -47,6 +48,8 @@ from tqdm import tqdm
 from nnunet_neurino.files import atomic_path, write_json
 from nnunet_neurino.networks import SIZES, NeurINO
 from nnunet_neurino.synth import SynthSettings, SynthVolume, generate, preset
+from nnunet_neurino.trainers.optimisation import parameter_groups
+from nnunet_neurino.trainers.settings import TrainerSettings
 from nnunet_neurino.transfer import RULES, default_kernel_depth, inflate
 
 SCRATCH = "scratch"
@@ -154,17 +157,21 @@ def pretrained(args: argparse.Namespace) -> dict[str, Tensor]:
 
 
 def _optimiser(
-    network: nn.Module, lr: float, warmup: int, falls_over: int | None = None
+    network: nn.Module, lr: float, warmup: int, falls_over: int | None = None, layer_decay: float = 1.0
 ) -> Callable[[Tensor, int], None]:
-    """What takes one step down a loss; the learning rate falls to 0 (cosine) over ``falls_over`` steps, if given."""
-    optimiser = torch.optim.AdamW(network.parameters(), lr, weight_decay=1e-2, fused=True)
+    """What takes one step down a loss.
+
+    The learning rate falls to 0 (cosine) over ``falls_over`` steps, if given; each block of the encoder away from the
+    decoder has ``layer_decay`` of it.
+    """
+    optimiser = torch.optim.AdamW(parameter_groups(network, lr, 1e-2, True, layer_decay), lr, fused=True)
 
     def step_of(loss: Tensor, step: int) -> None:
         share = min(1.0, (step + 1) / warmup)
         if falls_over is not None:
             share *= (1 + math.cos(math.pi * step / falls_over)) / 2
         for group in optimiser.param_groups:
-            group["lr"] = lr * share
+            group["lr"] = group["peak_lr"] * share
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 12.0)
@@ -206,7 +213,7 @@ def train(
     stacks = stacks_of(args.stacks, 2_000 + seed)
     batches, probes = np.random.default_rng((seed, 0)), np.random.default_rng((seed, 1))
     probe = [crops(stacks, (args.patch,) * 3, args.batch, probes) for _ in range(max(1, args.probes // args.batch))]
-    step_of = _optimiser(network, args.lr, args.warmup)
+    step_of = _optimiser(network, args.lr, args.warmup, layer_decay=args.layer_decay if start in RULES else 1.0)
     losses = [training_loss(average, probe, args.device)]
     with tqdm(range(1, args.steps + 1), desc=f"seed {seed}, {start}", mininterval=5) as bar:
         for step in bar:
@@ -277,9 +284,10 @@ def table(runs: dict[str, dict[int, list[float]]], args: argparse.Namespace) -> 
 
 
 def decisive(start: str, args: argparse.Namespace) -> dict[str, object]:
-    """The options that decide what a run gives; from scratch, those of the pretraining do not."""
+    """The options that decide what a run gives; from scratch, those of pretraining and pretrained weights do not."""
     options = {key: value for key, value in vars(args).items() if key not in _DECIDES_NOT}
-    return {key: value for key, value in options.items() if start in RULES or not key.startswith("pretrain")}
+    of_rules = ("pretrain", "layer_decay")
+    return {key: value for key, value in options.items() if start in RULES or not key.startswith(of_rules)}
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -300,6 +308,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--pretrain-stacks", type=int, default=160, help="generated stacks whose slices it sees (default: 160)")
     add("--lr", type=float, default=1e-3, help="AdamW's learning rate (default: 0.001)")
     add("--warmup", type=int, default=20, help="steps over which it rises (default: 20)")
+    text = "factor on the rate for each block of a pretrained encoder (default: the trainers', 0.9)"
+    add("--layer-decay", type=float, default=TrainerSettings.layer_decay, help=text)
     add("--norm", default="group", choices=("batch", "group", "layer"), help="decoder's norm (default: group)")
     add("--grn", action="store_true", help="GRN in the decoder (default: none, as released)")
     add("--probes", type=int, default=12, help="patches that the training loss is measured on (default: 12)")

@@ -65,6 +65,23 @@ def test_a_rule_is_measured_by_a_network_of_its_own_shape(
     assert {name: value.shape for name, value in scratch.items()} == {n: v.shape for n, v in inflated.items()}
 
 
+@pytest.mark.parametrize(("start", "stays"), [("scratch", False), ("center_sym", True)])
+def test_only_a_pretrained_encoder_learns_the_more_slowly_the_nearer_to_the_image(
+    learn: ModuleType,
+    args: argparse.Namespace,
+    weights: dict,
+    monkeypatch: pytest.MonkeyPatch,
+    start: str,
+    stays: bool,
+):
+    args.layer_decay = 0.0
+    before, network = (learn.built(start, 0, weights, args) for _ in range(2))
+    monkeypatch.setattr(learn, "built", lambda *_: network)
+    learn.train(start, 0, weights, None, args)
+    assert torch.equal(network.encoder.stem.conv.weight, before.encoder.stem.conv.weight) == stays
+    assert not torch.equal(network.decoder.seg_layers[0].weight, before.decoder.seg_layers[0].weight)
+
+
 def test_pretraining_is_no_setting_of_a_run_from_scratch(learn: ModuleType, args: argparse.Namespace):
     more = argparse.Namespace(**{**vars(args), "pretrain_steps": args.pretrain_steps + 1})
     assert learn.decisive(learn.SCRATCH, args) == learn.decisive(learn.SCRATCH, more)

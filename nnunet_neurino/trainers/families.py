@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nnunet_neurino.trainers import dineuro_settings, window_settings
 from nnunet_neurino.trainers.dineuro_settings import DINeuroSettings
 from nnunet_neurino.trainers.settings import TrainerSettings
 from nnunet_neurino.trainers.window_settings import WindowSettings
 
+# The baseline of the paper's tables: its network, its optimiser.
+_MEDNEXT: dict[str, Any] = {
+    "network": "mednext",
+    "size": "L",
+    "grn": True,
+    "norm": "group",
+    "pretrained": False,
+    "weight_decay": 3e-5,
+    "decay_all": True,
+    "eps": 1e-4,
+    "layer_decay": 1.0,
+    "warmup_epochs": 0.0,
+    "stepwise": False,
+}
+
 DEFAULTS: dict[str, TrainerSettings] = {
     dineuro_settings.BASE: DINeuroSettings(),
     window_settings.BASE: WindowSettings(),
-    **dict.fromkeys(("nnUNetTrainerMedNeXt", "nnUNetTrainerMedNeXtTASL"), TrainerSettings(network="mednext", size="L")),
+    "nnUNetTrainerMedNeXt": TrainerSettings(**_MEDNEXT, tasl=None),
+    "nnUNetTrainerMedNeXtTASL": TrainerSettings(**_MEDNEXT),
 }
 """By the first part of the name; all other trainers take ``TrainerSettings``."""
 

@@ -114,24 +114,11 @@ FAMILIES = {
     ),
 }
 
-# The baseline of the paper's tables: its network, its optimiser.
-MEDNEXT: dict[str, Any] = {
-    "network": "mednext",
-    "size": "L",
-    "grn": True,
-    "norm": "group",
-    "pretrained": False,
-    "weight_decay": 3e-5,
-    "decay_all": True,
-    "eps": 1e-4,
-    "layer_decay": 1.0,
-    "warmup_epochs": 0.0,
-    "stepwise": False,
-}
 BASELINES = {
-    "nnUNetTrainerMedNeXt": ("MedNeXt-L, kernel 3, without TASL", {**MEDNEXT, "tasl": None}),
-    "nnUNetTrainerMedNeXtTASL": ("MedNeXt-L, kernel 3, with TASL", MEDNEXT),
+    "nnUNetTrainerMedNeXt": "MedNeXt-L, kernel 3, without TASL",
+    "nnUNetTrainerMedNeXtTASL": "MedNeXt-L, kernel 3, with TASL",
 }
+"""What these names mean; they take no words but an epoch count."""
 OTHERS = {"nnUNetTrainerTASL": "nnunet_neurino.trainers.tasl"}
 """Trainers of nnU-Net's own networks and the modules they are in. An epoch count may follow these names, too."""
 
@@ -158,10 +145,11 @@ def _from_settings(name: str, base: str, words: list[str]) -> type[NeurINOTraine
     changes, meanings = parsed
     if family:
         meaning = f"{family.title}: " + (", ".join(meanings) or family.plain)
-        settings = dataclasses.replace(family.defaults, **changes)
+        defaults = family.defaults
     else:
-        meaning = ", ".join([BASELINES[base][0], *meanings])
-        settings = dataclasses.replace(TrainerSettings(), **BASELINES[base][1] | changes)
+        meaning = ", ".join([BASELINES[base], *meanings])
+        defaults = DEFAULTS[base]
+    settings = dataclasses.replace(defaults, **changes)
     base_class = family.trainer if family else NeurINOTrainer
     return type(name, (base_class,), {"__doc__": f"{meaning}.", "__module__": PACKAGE, "defaults": settings})
 

@@ -2,9 +2,9 @@
 
 Grows neurons that cross (the kinds below), rasterises them into one mask, traces it clean and with gaps of 3 voxels cut
 at random places of each neuron, and counts. What a crossing is and when it is joined is said in
-``tests/tracing/crossing_scenes.py``. "crossings joined" counts false joins elsewhere as well, "pairs joined" the pairs
-of crossing neurons of which a traced tree carries both; "whole" are the neurons that are in one traced tree. First come
-two fibres in 64^3 that pass each other, each with one gap beside that place or none.
+``tests/tracing/crossing_scenes.py``. "crossings joined" counts false joins elsewhere as well, "foreign" is the share of
+the cable that is in the tree of another neuron; "whole" are the neurons that are in one traced tree. First come two
+fibres in 64^3 that pass each other, each with one gap beside that place or none.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ KINDS: dict[str, GrowthSettings] = {
     "smooth neuron, fibre": _growth(1, 1, 2.5, **_SMOOTH),
     "2 neurons, fibre": _growth(2, 1, 2.5),
     "2 neurons, free": _growth(2, 0, -1.0),
+    "2 smooth, free": _growth(2, 0, -1.0, **_SMOOTH),
     "light-sheet": preset("light-sheet").growth,
 }
 
@@ -88,7 +89,7 @@ def main() -> None:
     )
     parser.add_argument("--list", action="store_true", help="also print the seeds of scenes with joined neurons")
     args = parser.parse_args()
-    print(f"{'kind':<22}{'gaps':>5}  {'crossings joined':<16}{'pairs joined':<17}{'gaps bridged':<17}{'whole':>7}")
+    print(f"{'kind':<22}{'gaps':>5}  {'crossings joined':<16}{'foreign':>9}  {'gaps bridged':<17}{'whole':>7}")
     seeds = range(args.first, args.first + args.scenes)
     for kind in [kind for kind in args.kinds if kind in FIBRES]:
         for gaps in (0, 1):
@@ -106,7 +107,7 @@ def main() -> None:
             print(
                 f"{kind:<22}{gaps:>5}  "
                 + percent(sum(o.joined for o in outcomes), sum(o.crossings for o in outcomes))
-                + percent(sum(o.joined_pairs for o in outcomes), sum(o.pairs for o in outcomes))
+                + f"{sum(o.foreign for o in outcomes) / sum(o.cable for o in outcomes):>9.1%}  "
                 + percent(sum(o.bridged for o in outcomes), sum(o.gaps for o in outcomes))
                 + f"{np.mean([part == 1 for o in outcomes for part in o.parts]):>7.0%}",
                 flush=True,

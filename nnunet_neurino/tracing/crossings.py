@@ -48,6 +48,7 @@ class Crossing:
         through: numbers of the two arms that run through.
         rest: numbers of the other arms.
         odds: logarithm of the odds that the two are another neuron than the rest, by what it looks like here.
+        body: whether the zone is a cell body, which the rest belongs to.
     """
 
     forks: frozenset[int]
@@ -57,10 +58,11 @@ class Crossing:
     through: tuple[int, int]
     rest: tuple[int, ...]
     odds: float
+    body: bool = False
 
 
 def crossings_in(network: Network) -> list[Crossing]:
-    """All ways to take zones apart that are not out of the question."""
+    """All ways to take zones outside cell bodies apart that are not out of the question."""
     found = []
     for forks, zone, inner in _zones(network):
         arms, zone, inner = _without_stubs(network, arms_of(network, zone, inner), zone, inner)

@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from nnunet_neurino.tracing.arms import Network
+from nnunet_neurino.tracing.bodies import crossings_at_bodies, part_bodies, with_bodies_apart
 from nnunet_neurino.tracing.crossings import Crossing, crossings_in
 from nnunet_neurino.tracing.lines import Floats, Lines
 from nnunet_neurino.tracing.plausible import Piece, pieces_of
@@ -20,8 +21,7 @@ from nnunet_neurino.tracing.soma import cell_bodies
 _ROUNDS = 4  # crossings close to each other are taken apart one after the other
 _MOST_MOVES = 400  # that are looked at, and times the branches of the piece
 _MOST_WORK = 400_000
-_LEAST_GAIN = 0.6  # of the logarithm of the odds, unless what is left is better than what was
-_BETTER = 1.0
+_LEAST_GAIN = 1.4  # of the logarithm of the odds
 _LONGEST_CHAIN = 10
 _LEAST_CHAIN = -9.0
 _MOST_STEPS = 300
@@ -36,18 +36,24 @@ def part_neurons(lines: Lines, size: Floats, gaps: bool = False) -> Lines:
         gaps: whether the mask has gaps. Where some have been bridged, others have not: a piece that comes from nowhere
             says nothing then.
     """
+    places = lines.points[sorted(cell_bodies(lines))]
     for _ in range(_ROUNDS):
-        network = Network.of(lines, cell_bodies(lines))
+        network = Network.of(lines, _bodies_at(lines, places))
         pieces = pieces_of(network, size, gaps)
         number = lines.pieces()
         candidates: dict[int, list[Crossing]] = {}
-        for crossing in crossings_in(network):
+        for crossing in [*crossings_in(network), *crossings_at_bodies(network)]:
             candidates.setdefault(int(number[crossing.zone[0]]), []).append(crossing)
         chosen = [c for piece, crossings in candidates.items() for c in _choose(pieces[piece], crossings)]
         if not chosen:
             break
         lines = _apply(lines, chosen)
-    return lines
+    return part_bodies(lines, _bodies_at(lines, places))
+
+
+def _bodies_at(lines: Lines, places: Floats) -> frozenset[int]:
+    """The cell bodies at these places: what is left of a piece taken apart may be thin enough to seem to have more."""
+    return frozenset(body for body in cell_bodies(lines) if (lines.points[body] == places).all(axis=1).any())
 
 
 def _choose(piece: Piece, crossings: list[Crossing]) -> list[Crossing]:
@@ -61,12 +67,14 @@ def _choose(piece: Piece, crossings: list[Crossing]) -> list[Crossing]:
     again = True
     while again:
         again = False
-        for odds, move in moves:
+        for _, move in moves:
             if any(crossing in made for crossing in move) or _conflict(made, move):
                 continue
             then = piece.worth(made + move)
-            if then - value > (0.0 if then - value > odds + _BETTER else _LEAST_GAIN):
+            if then - value > _LEAST_GAIN:
                 made, value, again = made + move, then, True
+    made = with_bodies_apart(piece, crossings, made)
+    value = piece.worth(made)
     for crossing in sorted(made, key=lambda c: c.odds):
         without = [other for other in made if other is not crossing]
         then = piece.worth(without)
@@ -117,13 +125,19 @@ def _apply(lines: Lines, chosen: list[Crossing]) -> Lines:
     gone = np.zeros(len(lines.points), dtype=bool)
     points, radii = lines.points.tolist(), lines.radii.tolist()
     edges: list[tuple[int, int]] = []
+    loose: set[frozenset[int]] = set()
     for crossing in sorted(chosen, key=lambda c: -c.odds):
         if gone[crossing.zone].any() or any(gone[arm.path].any() for arm in crossing.arms):
             continue  # another one is too near: its turn comes in the next round
-        for arm in crossing.arms:
+        # The stems of a cell body stay where they are.
+        leaving = [crossing.arms[k] for k in crossing.through] if crossing.body else crossing.arms
+        for arm in leaving:
             gone[arm.path[1:-1]] = True
-        gone[crossing.zone] = True
-        for side in (crossing.through, crossing.rest):
+        if crossing.body:
+            loose |= {frozenset(arm.path[:2]) for arm in leaving}
+        else:
+            gone[crossing.zone] = True
+        for side in (crossing.through,) if crossing.body else (crossing.through, crossing.rest):
             ends = [crossing.arms[k].path[-1] for k in side]
             if len(ends) == 2:
                 between = _straight(lines.points[ends[0]], lines.points[ends[1]])
@@ -136,8 +150,8 @@ def _apply(lines: Lines, chosen: list[Crossing]) -> Lines:
                 points.append(lines.points[ends].mean(axis=0).tolist())
                 radii.append(float(np.median(lines.radii[ends])))
     wanted = np.concatenate([~gone, np.ones(len(points) - len(gone), dtype=bool)])
-    kept = lines.edges[~gone[lines.edges].any(axis=1)]
-    both = np.concatenate([kept, np.array(edges, dtype=np.int64).reshape(-1, 2)])
+    stays = [not any(gone[edge]) and frozenset(edge) not in loose for edge in lines.edges.tolist()]
+    both = np.concatenate([lines.edges[stays], np.array(edges, dtype=np.int64).reshape(-1, 2)])
     return Lines(np.array(points).reshape(-1, 3), np.array(radii), both).keep(wanted)
 
 

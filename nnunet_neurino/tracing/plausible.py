@@ -16,12 +16,28 @@ _TWO_BODIES = -5.0
 _FIBRE = 4.0  # no fork, from border to border, and another neuron of the same piece has a cell body
 _FIBRE_OF_FIBRES = 2.0  # and none has
 _FAR = 1.0  # of the image's longest side; a shorter fibre counts for less
-_UNFORKED = -0.5  # no fork, and an end inside the image
+_UNFORKED = 0.4  # no fork, and an end inside the image
 _LOOSE_FIBRE = 1.0  # the same where ends say nothing
-_ROOTLESS = -1.0  # forks and an end at the border, but no cell body
+_ROOTLESS = 1.0  # forks and an end at the border, but no cell body
 _ORPHAN = -2.0  # forks, but neither cell body nor an end at the border
-_AMONG_GAPS = 1.2  # each crossing where the mask has gaps: their bridges bend the arms that have to tell
+_AMONG_GAPS = 2.3  # each crossing where the mask has gaps: their bridges bend the arms that have to tell
+_CYCLE = -1.0  # a neuron is a tree
 _ENDS_ON_NONE = -3.0  # a neurite that ends on another one but belongs to no cell body is more likely its branch
+
+
+@dataclass(frozen=True)
+class Link:
+    """Branches that meet.
+
+    Attributes:
+        branches: their numbers.
+        body: whether they meet in a cell body.
+        forks: the forks at which they do.
+    """
+
+    branches: list[int]
+    body: bool
+    forks: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -52,27 +68,31 @@ class Piece:
         """Logarithm of how plausible the neurons are, if the crossings ``made`` are taken apart."""
         inner = {number for crossing in made for number in crossing.inner}
         own = [number for number in self.branches if number not in inner]
-        groups = self._groups(made)
-        leader = _leaders(own, [group for group, _ in groups])
+        links = self.links(made)
+        leader = _leaders(own, [link.branches for link in links])
         forked: dict[int, bool] = defaultdict(bool)
         bodies: dict[int, int] = defaultdict(int)
         exits: dict[int, int] = defaultdict(int)
-        for group, body in groups:
-            forked[leader[group[0]]] |= len(group) > 2
-            bodies[leader[group[0]]] += body
+        for link in links:
+            neuron = leader[link.branches[0]]
+            forked[neuron] |= len(link.branches) > 2
+            bodies[neuron] += link.body
         length: dict[int, float] = defaultdict(float)
         for number in own:
             length[leader[number]] += self.lengths[number]
             exits[leader[number]] += self.exits[number]
             bodies[leader[number]] += self.somata[number]
-        worth = sum(crossing.odds + self.gaps * _AMONG_GAPS for crossing in made)
+        worth = sum(crossing.odds + (self.gaps and not crossing.body) * _AMONG_GAPS for crossing in made)
         for crossing in made:
             if len(crossing.rest) == 1 and not bodies[leader[crossing.arms[crossing.rest[0]].branch]]:
                 worth += _ENDS_ON_NONE
         # Where nothing has a cell body or reaches the border, or a gap may have cut it off, that says nothing.
         rooted = not self.gaps and (any(exits.values()) or any(bodies.values()))
         fibre = _FIBRE if any(bodies.values()) else _FIBRE_OF_FIBRES
-        for neuron in set(leader.values()):
+        neurons = set(leader.values())
+        cycles = sum(len(link.branches) - 1 for link in links if link.branches) - len(own) + len(neurons)
+        worth += _CYCLE * cycles
+        for neuron in neurons:
             if bodies[neuron]:
                 worth += _TWO_BODIES * (bodies[neuron] - 1)
             elif not forked[neuron]:
@@ -82,15 +102,17 @@ class Piece:
                 worth += rooted * (_ROOTLESS if exits[neuron] else _ORPHAN)
         return worth
 
-    def _groups(self, made: list[Crossing]) -> list[tuple[list[int], bool]]:
-        """Branches that meet, and whether they do so in a cell body; inner branches meet others in their zone alone."""
+    def links(self, made: list[Crossing]) -> list[Link]:
+        """What joins branches if the crossings ``made`` are taken apart; inner branches join others in their zone."""
         taken = {fork for crossing in made for fork in crossing.forks}
         bodies = self.network.bodies
-        groups = [(group, fork in bodies) for fork, group in self.meetings.items() if fork not in taken]
+        links = [
+            Link(group, fork in bodies, frozenset([fork])) for fork, group in self.meetings.items() if fork not in taken
+        ]
         for crossing in made:
-            for side in (crossing.through, crossing.rest):
-                groups.append(([crossing.arms[k].branch for k in side], False))
-        return groups
+            through, rest = ([crossing.arms[k].branch for k in side] for side in (crossing.through, crossing.rest))
+            links += [Link(through, False, crossing.forks), Link(rest, crossing.body, crossing.forks)]
+        return links
 
 
 def pieces_of(network: Network, size: Floats, gaps: bool) -> dict[int, Piece]:

@@ -10,6 +10,7 @@ from nnunet_neurino.tracing.lines import Ints, Lines, cheapest_forest, with_wide
 SOMA_RATIO = 2.2  # a point this many times as thick as the neurites of its piece is in a cell body
 _BODY = 1.8  # a cell body is this many times as thick as the neurites that leave it
 _LIKE, _LIKE_SWELLING = 0.65, 0.9  # and at least this share of the thickest one in the same piece
+_STRETCH = 0.6  # and a neurite that joins two of them is thinner than this times the thinner one
 _NEAR, _FAR, _MORE = 1.1, 1.3, 1.0  # a cell body ends at this times its depth plus the last
 
 
@@ -50,7 +51,16 @@ def cell_bodies(lines: Lines) -> frozenset[int]:
         around = [p for p in around if piece[p] == piece[point]]
         if around and radius >= _BODY * float(np.median(lines.radii[around])):
             found.append(point)
-    return frozenset(found)
+    return frozenset(_one_of_each_thick_stretch(lines, piece, found))
+
+
+def _one_of_each_thick_stretch(lines: Lines, piece: Ints, points: list[int]) -> list[int]:
+    """The first of those points that thick neurites join: a thick neurite is no row of cell bodies."""
+    least = np.full(int(piece.max()) + 1, np.inf)
+    np.minimum.at(least, piece[points], lines.radii[points])
+    thick = lines.radii >= _STRETCH * least[piece]
+    stretch = Lines(lines.points, lines.radii, lines.edges[thick[lines.edges].all(axis=1)]).pieces()
+    return [points[k] for k in sorted(np.unique(stretch[points], return_index=True)[1].tolist())]
 
 
 def star_somata(lines: Lines, parted: bool = False) -> Lines:

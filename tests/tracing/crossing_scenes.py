@@ -4,7 +4,7 @@ A *crossing* is a place where the masks of two neurons overlap or touch (nearer 
 few voxels taken for one. It is *joined* if the tracing leads from one neuron to the other there: the nodes of the
 tracing that lie on both neurons at once are on no side, and a connected stretch of them that continues for at least
 ``STUB`` voxels on each of the two joins them. A join far from every crossing counts as well: it is a false bridge.
-A *pair* of neurons that cross is joined if any one traced component carries more than ``STUB`` voxels of both.
+A traced component belongs to the neuron that it carries most of; its cable on others is *foreign*.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ class Outcome:
 
     Attributes:
         crossings, joined: number of crossings, and of those joined (with false bridges elsewhere).
-        pairs, joined_pairs: number of pairs of neurons that cross, and of those joined anywhere.
+        cable, foreign: length of the tracing that is plainly on one neuron, and of that in a tree of another neuron.
         gaps, bridged: number of gaps, and of those bridged.
         parts: number of traced components that carry a good part of each neuron, 1 if none was broken.
     """
 
     crossings: int
     joined: int
-    pairs: int
-    joined_pairs: int
+    cable: float
+    foreign: float
     gaps: int
     bridged: int
     parts: tuple[int, ...]
@@ -169,13 +169,11 @@ def judge(scene: Scene, trace: Callable[[NDArray[np.bool_]], Tree]) -> Outcome:
             at_crossing.add(min(near)[1])
         else:
             elsewhere += 1
-    pairs = {(i, j) for i, j, _ in crossings}
-    carries = cable > STUB
     return Outcome(
         crossings=len(crossings),
         joined=len(at_crossing) + elsewhere,
-        pairs=len(pairs),
-        joined_pairs=sum(bool((carries[:, i] & carries[:, j]).any()) for i, j in pairs),
+        cable=float(cable.sum()),
+        foreign=float(cable.sum() - cable.max(axis=1).sum()),
         gaps=len(scene.gaps),
         bridged=sum(piece_at(traced, tuple(up)) == piece_at(traced, tuple(down)) for _, _, up, down in scene.gaps),
         parts=tuple((cable > 2 * STUB).sum(axis=0).tolist()),
@@ -191,7 +189,7 @@ def _sides(traced: Tree, trees: Sequence[Tree]) -> NDArray[np.int64]:
     ranked = np.sort(np.stack(surface), axis=0)
     side = np.argmin(np.stack(surface), axis=0).astype(np.int64)
     if len(trees) > 1:
-        side[ranked[1] - ranked[0] <= _UNSURE] = -1
+        side[(ranked[1] - ranked[0] <= _UNSURE) | (ranked[1] <= 0)] = -1  # the latter in a cell body
     return side
 
 

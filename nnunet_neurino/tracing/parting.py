@@ -16,7 +16,7 @@ from nnunet_neurino.tracing.bodies import crossings_at_bodies, part_bodies, with
 from nnunet_neurino.tracing.crossings import Crossing, crossings_in
 from nnunet_neurino.tracing.lines import Floats, Lines
 from nnunet_neurino.tracing.plausible import Piece, pieces_of
-from nnunet_neurino.tracing.soma import cell_bodies
+from nnunet_neurino.tracing.soma import cell_bodies, plain_bodies
 
 _ROUNDS = 4  # crossings close to each other are taken apart one after the other
 _MOST_MOVES = 400  # that are looked at, and times the branches of the piece
@@ -36,9 +36,9 @@ def part_neurons(lines: Lines, size: Floats, gaps: bool = False) -> Lines:
         gaps: whether the mask has gaps. Where some have been bridged, others have not: a piece that comes from nowhere
             says nothing then.
     """
-    places = lines.points[sorted(cell_bodies(lines))]
+    bodies, plain = (lines.points[sorted(found)] for found in (cell_bodies(lines), plain_bodies(lines)))
     for _ in range(_ROUNDS):
-        network = Network.of(lines, _bodies_at(lines, places))
+        network = Network.of(lines, _bodies_at(lines, bodies))
         pieces = pieces_of(network, size, gaps)
         number = lines.pieces()
         candidates: dict[int, list[Crossing]] = {}
@@ -48,7 +48,7 @@ def part_neurons(lines: Lines, size: Floats, gaps: bool = False) -> Lines:
         if not chosen:
             break
         lines = _apply(lines, chosen)
-    return part_bodies(lines, _bodies_at(lines, places))
+    return part_bodies(lines, _bodies_at(lines, plain))
 
 
 def _bodies_at(lines: Lines, places: Floats) -> frozenset[int]:

@@ -11,6 +11,7 @@ SOMA_RATIO = 2.2  # a point this many times as thick as the neurites of its piec
 _BODY = 1.8  # a cell body is this many times as thick as the neurites that leave it
 _LIKE, _LIKE_SWELLING = 0.65, 0.9  # and at least this share of the thickest one in the same piece
 _STRETCH = 0.6  # and a neurite that joins two of them is thinner than this times the thinner one
+_PLAIN_RATIO, _PLAIN_STEMS = 3.4, 3  # a plain one is this many times as thick as its piece and has so many neurites
 _NEAR, _FAR, _MORE = 1.1, 1.3, 1.0  # a cell body ends at this times its depth plus the last
 
 
@@ -52,6 +53,18 @@ def cell_bodies(lines: Lines) -> frozenset[int]:
         if around and radius >= _BODY * float(np.median(lines.radii[around])):
             found.append(point)
     return frozenset(_one_of_each_thick_stretch(lines, piece, found))
+
+
+def plain_bodies(lines: Lines) -> frozenset[int]:
+    """Those of :func:`cell_bodies` that cannot be taken for a swelling of a neurite or for a fork of thick ones.
+
+    What two of them join is taken apart, so being wrong breaks a neuron.
+    """
+    bodies = sorted(cell_bodies(lines))
+    typical, degree = median_of(lines.radii, lines.pieces())[lines.pieces()], lines.degree()
+    return frozenset(
+        body for body in bodies if lines.radii[body] >= _PLAIN_RATIO * typical[body] and degree[body] >= _PLAIN_STEMS
+    )
 
 
 def _one_of_each_thick_stretch(lines: Lines, piece: Ints, points: list[int]) -> list[int]:

@@ -16,21 +16,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "tracing"))
 
 import numpy as np
-from crossing_scenes import Outcome, fibre_scene, fibres_joined, grown_scene, judge
+from crossing_scenes import SMOOTH, Outcome, fibre_scene, fibres_joined, grown_scene, judge
 
 from nnunet_neurino.synth import GrowthSettings, preset
 from nnunet_neurino.tracing import trace
 
 _NONE = (0, 0)
-_SMOOTH = {
-    "soma_probability": 1.0,
-    "stems": (4, 6),
-    "branch_distance": 120.0,
-    "wander": 0.35,
-    "wiggle": 0.05,
-    "radius": (1.6, 2.6),
-    "min_radius": 1.0,
-}
 
 
 def _growth(neurons: int, fibres: int, clearance: float, **shape: object) -> GrowthSettings:
@@ -49,10 +40,10 @@ KINDS: dict[str, GrowthSettings] = {
     "2 neurons, 2.5 apart": _growth(2, 0, 2.5),
     "2 neurons, 1.5 apart": _growth(2, 0, 1.5),
     "neuron, fibre": _growth(1, 1, 2.5),
-    "smooth neuron, fibre": _growth(1, 1, 2.5, **_SMOOTH),
+    "smooth neuron, fibre": _growth(1, 1, 2.5, **SMOOTH),
     "2 neurons, fibre": _growth(2, 1, 2.5),
     "2 neurons, free": _growth(2, 0, -1.0),
-    "2 smooth, free": _growth(2, 0, -1.0, **_SMOOTH),
+    "2 smooth, free": _growth(2, 0, -1.0, **SMOOTH),
     "light-sheet": preset("light-sheet").growth,
 }
 

@@ -22,7 +22,7 @@ _HERE = 2.0  # the same for how thin it is
 _OUTSIDE = 1.3, 2.0  # a cell body ends at this times its radius plus this
 _THIN = 20.0  # degrees that a place half as thick as the neurite around it counts for
 _CUT_GAIN = 0.5  # what is better than a mere cut by less is not done
-_PLAIN = 30.0  # where it bends by less two neurites hardly meet
+_LEAST_BEND = 30.0  # where it bends by less two neurites hardly meet
 _FEW = 6  # points that tell how thick a neurite is
 
 
@@ -120,7 +120,7 @@ def _weakest(lines: Lines, neighbours: list[list[int]], way: list[int]) -> tuple
         middle = len(way) // 2
         return way[middle - 1], way[middle]
     weak = [_bend(points, walked, i) + _THIN * _thin(radii, walked, i) for i in inner.tolist()]
-    if max(weak) < _PLAIN:
+    if max(weak) < _LEAST_BEND:
         starts, ends = (radii[near].mean() for near in (inner[:_FEW], inner[-_FEW:]))
         return (way[0], way[1]) if starts < ends else (way[-2], way[-1])
     at = int(inner[int(np.argmax(weak))])

@@ -36,7 +36,8 @@ def part_neurons(lines: Lines, size: Floats, gaps: bool = False) -> Lines:
         gaps: whether the mask has gaps. Where some have been bridged, others have not: a piece that comes from nowhere
             says nothing then.
     """
-    bodies, plain = (lines.points[sorted(found)] for found in (cell_bodies(lines), plain_bodies(lines)))
+    found = cell_bodies(lines)
+    bodies, plain = (lines.points[sorted(points)] for points in (found, plain_bodies(lines, found)))
     for _ in range(_ROUNDS):
         network = Network.of(lines, _bodies_at(lines, bodies))
         pieces = pieces_of(network, size, gaps)

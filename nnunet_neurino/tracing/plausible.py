@@ -90,7 +90,7 @@ class Piece:
         rooted = not self.gaps and (any(exits.values()) or any(bodies.values()))
         fibre = _FIBRE if any(bodies.values()) else _FIBRE_OF_FIBRES
         neurons = set(leader.values())
-        cycles = sum(len(link.branches) - 1 for link in links if link.branches) - len(own) + len(neurons)
+        cycles = sum(len(link.branches) - 1 for link in links) - len(own) + len(neurons)
         worth += _CYCLE * cycles
         for neuron in neurons:
             if bodies[neuron]:

@@ -55,13 +55,15 @@ def cell_bodies(lines: Lines) -> frozenset[int]:
     return frozenset(_one_of_each_thick_stretch(lines, piece, found))
 
 
-def plain_bodies(lines: Lines) -> frozenset[int]:
-    """Those of :func:`cell_bodies` that cannot be taken for a swelling of a neurite or for a fork of thick ones.
+def plain_bodies(lines: Lines, bodies: frozenset[int]) -> frozenset[int]:
+    """Those of the cell bodies that cannot be taken for a swelling of a neurite or for a fork of thick ones.
 
     What two of them join is taken apart, so being wrong breaks a neuron.
     """
-    bodies = sorted(cell_bodies(lines))
-    typical, degree = median_of(lines.radii, lines.pieces())[lines.pieces()], lines.degree()
+    if not bodies:
+        return bodies
+    piece, degree = lines.pieces(), lines.degree()
+    typical = median_of(lines.radii, piece)[piece]
     return frozenset(
         body for body in bodies if lines.radii[body] >= _PLAIN_RATIO * typical[body] and degree[body] >= _PLAIN_STEMS
     )

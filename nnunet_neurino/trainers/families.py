@@ -9,6 +9,16 @@ from nnunet_neurino.trainers.dineuro_settings import DINeuroSettings
 from nnunet_neurino.trainers.settings import TrainerSettings
 from nnunet_neurino.trainers.window_settings import WindowSettings
 
+RELEASED_OPTIMISER: dict[str, Any] = {
+    "weight_decay": 3e-5,
+    "decay_all": True,
+    "eps": 1e-4,
+    "layer_decay": 1.0,
+    "warmup_epochs": 0.0,
+    "stepwise": False,
+}
+"""Of the released code of both NeurINO and MedNeXt."""
+
 # The baseline of the paper's tables: its network, its optimiser.
 _MEDNEXT: dict[str, Any] = {
     "network": "mednext",
@@ -16,12 +26,7 @@ _MEDNEXT: dict[str, Any] = {
     "grn": True,
     "norm": "group",
     "pretrained": False,
-    "weight_decay": 3e-5,
-    "decay_all": True,
-    "eps": 1e-4,
-    "layer_decay": 1.0,
-    "warmup_epochs": 0.0,
-    "stepwise": False,
+    **RELEASED_OPTIMISER,
 }
 
 DEFAULTS: dict[str, TrainerSettings] = {

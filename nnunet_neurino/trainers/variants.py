@@ -15,7 +15,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_neurino.trainers import dineuro_settings, window_settings
-from nnunet_neurino.trainers.families import DEFAULTS
+from nnunet_neurino.trainers.families import DEFAULTS, RELEASED_OPTIMISER
 from nnunet_neurino.trainers.neurino import NeurINOTrainer
 from nnunet_neurino.trainers.settings import BRIEF, TrainerSettings
 from nnunet_neurino.trainers.window import WindowTrainer
@@ -33,12 +33,7 @@ PAPER: dict[str, Any] = {
     "rgb": "mean",
     "epochs": 110,
     "lr": 1e-3,
-    "weight_decay": 3e-5,
-    "decay_all": True,
-    "eps": 1e-4,
-    "layer_decay": 1.0,
-    "warmup_epochs": 0.0,
-    "stepwise": False,
+    **RELEASED_OPTIMISER,
     "full_precision": True,
     "bottleneck_loss": True,
     "tasl": "published",

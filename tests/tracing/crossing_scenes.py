@@ -24,6 +24,16 @@ from nnunet_neurino.swc import Tree
 from nnunet_neurino.synth import GrowthSettings, SynthSettings
 from nnunet_neurino.synth.growth import grow_trees
 
+# A neuron with a cell body whose few neurites are long, even and thick.
+SMOOTH = {
+    "soma_probability": 1.0,
+    "stems": (4, 6),
+    "branch_distance": 120.0,
+    "wander": 0.35,
+    "wiggle": 0.05,
+    "radius": (1.6, 2.6),
+    "min_radius": 1.0,
+}
 STUB = 6.0  # voxels: less of another neuron is inaccuracy, not a neuron
 _TOUCHING = 1.0  # voxels between two surfaces whose masks may touch
 _ONE_PLACE = 8.0  # contacts nearer to each other than this are one crossing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 import pytest
-from crossing_scenes import grown_scene, judge
+from crossing_scenes import SMOOTH, grown_scene, judge
 from tracing_scenes import mask_of, piece_at, polyline
 
 from nnunet_neurino.swc import Tree
@@ -33,7 +33,7 @@ SHAPE = (48, 80, 116)
 
 
 def pieces_at(mask: np.ndarray, *places: Place) -> list[int]:
-    """Of which traced piece each place is, all pieces with more than a few nodes being there."""
+    """The number of the traced piece that is nearest to each place x, y, z."""
     traced = trace(mask)
     return [piece_at(traced, place) for place in places]
 
@@ -108,18 +108,7 @@ def test_a_way_between_is_found_if_there_is_one(seed: int) -> None:
 
 
 def test_two_neurons_with_a_cell_body_each_are_two_trees() -> None:
-    growth = GrowthSettings(
-        neurons=(2, 2),
-        soma_probability=1.0,
-        stems=(4, 6),
-        branch_distance=120.0,
-        wander=0.35,
-        wiggle=0.05,
-        radius=(1.6, 2.6),
-        min_radius=1.0,
-        crossings=(0, 0),
-        touches=(0, 0),
-    )
+    growth = GrowthSettings(neurons=(2, 2), crossings=(0, 0), touches=(0, 0), **SMOOTH)
     outcomes = [judge(grown_scene(growth, (96, 96, 96), seed), trace) for seed in range(20)]
     assert sum(outcome.crossings for outcome in outcomes) >= 20
     assert sum(outcome.foreign for outcome in outcomes) <= 0.1 * sum(outcome.cable for outcome in outcomes)

@@ -111,7 +111,7 @@ def convert(cases: Sequence, args: argparse.Namespace, notes: Sequence[str] = ()
         about: licence and reference of the data.
     """
     from nnunet_neurino.conversion import ConvertSettings, convert_dataset
-    from nnunet_neurino.conversion.dataset import default_workers
+    from nnunet_neurino.conversion.workers import default_workers
 
     output = args.output or (Path(os.environ["nnUNet_raw"]) if os.environ.get("nnUNet_raw") else None)
     if output is None:
@@ -154,14 +154,13 @@ def convert(cases: Sequence, args: argparse.Namespace, notes: Sequence[str] = ()
         preprocessed=Path(preprocessed) if preprocessed else None,
     )
     for record in result.converted:
-        for kind in ("image_findings", "tracing_findings", "mask_findings"):
-            for finding in record.get(kind, ()):
-                print(f"{record['case']}: {finding}")
-    for record in result.refused:
-        print(f"{record['case']}: REFUSED: {record['refused']}")
+        for finding in record.findings:
+            print(f"{record.case}: {finding}")
+    for refusal in result.refused:
+        print(f"{refusal.case}: REFUSED: {refusal.refused}")
     for note in result.notes:
         print(note)
-    n_test = sum(r["set"] == "test" for r in result.converted)
+    n_test = sum(record.is_test for record in result.converted)
     print(
         f"{result.folder}: {len(result.converted) - n_test} training and {n_test} test cases converted, "
         f"{len(result.refused)} refused; look at contact_sheet.png and conversion_report.json"

@@ -1,4 +1,4 @@
-"""What a conversion is told: one frozen record, written beside the data."""
+"""What is to be converted, and how: the settings (written beside the data) and the cases."""
 
 from __future__ import annotations
 
@@ -141,3 +141,8 @@ class Case:
     specimen: str = ""
     test: bool = False
     problem: str = ""
+
+    @property
+    def inputs(self) -> list[Path]:
+        """All files of the case: images, then tracing or mask."""
+        return [path for path in (*self.images, self.tracing, self.mask) if path is not None]

@@ -15,9 +15,9 @@ from nnunet_neurino.conversion.splits import with_specimens
 from nnunet_neurino.images import write_tiff
 
 # The keys of the first release: a conversion that it began goes on with today's code, and the other way round.
-ALWAYS = "case set specimen images inputs shape channels type spacing image_findings".split()
-TRACED = "tracing nodes pieces pieces_that_do_not_touch tracing_findings alignment".split()
-ALIGNMENT = "stored stored_contrast best best_contrast clear runner_up applied nodes_inside".split()
+ALWAYS = ["case", "set", "specimen", "images", "inputs", "shape", "channels", "type", "spacing", "image_findings"]
+TRACED = ["tracing", "nodes", "pieces", "pieces_that_do_not_touch", "tracing_findings", "alignment"]
+ALIGNMENT = ["stored", "stored_contrast", "best", "best_contrast", "clear", "runner_up", "applied", "nodes_inside"]
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ def test_the_supported_versions_of_python_are_the_same_everywhere():
 
 
 def test_every_check_of_make_lint_is_one_before_a_commit():
-    tools = re.findall(r"^\t\$\(BIN\)/(\w+)", text_of("Makefile").partition("lint: setup\n")[2].partition("\n\n")[0], re.M)
+    tools = re.findall(
+        r"^\t\$\(BIN\)/(\w+)", text_of("Makefile").partition("lint: setup\n")[2].partition("\n\n")[0], re.M
+    )
     assert {"ruff", "mypy", "deptry", "vulture"} <= set(tools)
     assert set(tools) <= set(re.findall(r"entry: (\w+)", text_of(".pre-commit-config.yaml")))

@@ -26,7 +26,7 @@ def find_cases(images: Path, tracings: Path | None = None, masks: Path | None = 
     begins with the other ("a.tif", "a_app2.swc"); both are the only ones in a folder of the same name. Files
     "a_0000.tif", "a_0001.tif" are channels of one image, unless there is "a_0001.swc": then they are two images.
 
-    In one folder with images, masks are told by a word such as mask, label, seg.
+    In one folder with images, masks are recognised by a word such as mask, label, seg.
 
     Images left over become test cases, unless tracings are left over as well: then the names probably do not match,
     and both are refused. Two tracings for one image, two images for one tracing, and two cases with one identifier

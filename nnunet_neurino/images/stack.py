@@ -1,4 +1,4 @@
-"""The one image type of the house, and the checks every reader shares."""
+"""The one type of an image stack, and the checks that all readers share."""
 
 from __future__ import annotations
 

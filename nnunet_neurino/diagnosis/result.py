@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 class Level(enum.IntEnum):
-    """How serious a finding is."""
+    """How serious a result is."""
 
     OK = 0
     NOTE = 1
@@ -16,7 +16,7 @@ class Level(enum.IntEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Result:
     """What was looked at, what was seen, and what to do about it (empty when nothing is to be done)."""
 
     level: Level
@@ -25,9 +25,24 @@ class Finding:
     remedy: str = ""
 
 
+def ok(subject: str, detail: str) -> Result:
+    """All is well."""
+    return Result(Level.OK, subject, detail)
+
+
+def note(subject: str, detail: str, remedy: str = "") -> Result:
+    """It works, but the user may want to know."""
+    return Result(Level.NOTE, subject, detail, remedy)
+
+
+def problem(subject: str, detail: str, remedy: str) -> Result:
+    """nnU-Net or the package will not work."""
+    return Result(Level.PROBLEM, subject, detail, remedy)
+
+
 @dataclass(frozen=True)
 class Check:
     """A function that looks at one thing; ``slow`` ones start another Python."""
 
-    look: Callable[[], Iterable[Finding]]
+    look: Callable[[], Iterable[Result]]
     slow: bool = False

@@ -30,19 +30,12 @@ class CannotWrite(NeurinoError):
 
 @dataclass(frozen=True)
 class _Part:
-    """What becomes a training or test image of its own: the whole volume or a block of it.
+    """What becomes a training or test image of its own: the whole volume or a block of it."""
 
-    Attributes:
-        name: nnU-Net's identifier.
-        box: where in the volume.
-        foreground: share of foreground voxels.
-        mask: the label, where it need not be drawn once more.
-    """
-
-    name: str
-    box: Box
-    foreground: float
-    mask: np.ndarray | None
+    name: str  # nnU-Net's identifier
+    box: Box  # where in the volume
+    foreground: float  # share of foreground voxels
+    mask: np.ndarray | None  # the label, where it need not be drawn once more
 
 
 def convert_case(case: Case, settings: ConvertSettings, folder: Path) -> Record | Refusal:

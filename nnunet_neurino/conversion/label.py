@@ -26,17 +26,11 @@ _LEAST_INSIDE, _LEAST_OF_CUT_OUT = 0.5, 0.05
 
 @dataclass(frozen=True)
 class TracedLabel:
-    """A tracing placed in its image, ready to be drawn.
+    """A tracing placed in its image, ready to be drawn."""
 
-    Attributes:
-        tree: in voxels of the image, counted from 0, y down.
-        spacing: voxel size z, y, x.
-        settings: how to draw it.
-    """
-
-    tree: Tree
-    spacing: tuple[float, float, float]
-    settings: ConvertSettings
+    tree: Tree  # in voxels of the image, counted from 0, y down
+    spacing: tuple[float, float, float]  # voxel size z, y, x
+    settings: ConvertSettings  # how to draw it
 
     def __call__(self, box: Box) -> np.ndarray:
         """Draw the part of the label (bool, z y x) in ``box``."""

@@ -19,17 +19,11 @@ _KEPT_TYPES = ("uint8", "uint16", "int16", "float32")
 
 @dataclass(frozen=True)
 class Channels:
-    """The image of a case.
+    """The image of a case."""
 
-    Attributes:
-        voxels: (c, z, y, x), of a type that is written as it is.
-        spacing: voxel size (z, y, x) in micrometres.
-        findings: what was odd in the files.
-    """
-
-    voxels: np.ndarray
-    spacing: Spacing
-    findings: list[str]
+    voxels: np.ndarray  # (c, z, y, x), of a type that is written as it is
+    spacing: Spacing  # voxel size (z, y, x) in micrometres
+    findings: list[str]  # what was odd in the files
 
 
 def read_channels(case: Case, settings: ConvertSettings) -> Channels:

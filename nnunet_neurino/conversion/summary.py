@@ -23,19 +23,12 @@ SETTINGS = "settings.json"
 
 @dataclass(frozen=True)
 class Conversion:
-    """What came out of a conversion.
+    """What came out of a conversion."""
 
-    Attributes:
-        folder: the data set, nnU-Net's raw form.
-        converted: records of the cases that were written.
-        refused: those that were not, each with its reason.
-        notes: what concerns the whole data set.
-    """
-
-    folder: Path
-    converted: list[Record]
-    refused: list[Refusal]
-    notes: list[str]
+    folder: Path  # the data set, nnU-Net's raw form
+    converted: list[Record]  # records of the cases that were written
+    refused: list[Refusal]  # those that were not, each with its reason
+    notes: list[str]  # what concerns the whole data set
 
 
 def write_summary(

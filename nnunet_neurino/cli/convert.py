@@ -1,9 +1,9 @@
 """Turn SWC tracings (or masks) and image stacks into an nnU-Net raw data set.
 
-Images and tracings are paired by name, or by a table (--pairs). What is odd in a file is mended and listed, each tracing
-is compared with its image (flipped axes, counting from 1, micrometres), labels are drawn, and conversion_report.json
-and contact_sheet.png show all of it. A case that cannot be used is listed and the others are converted; the exit status
-is then 1. A stopped run goes on when the same command is given again.
+Images and tracings are paired by name, or by a table (--pairs). What is odd in a file is mended and listed, each
+tracing is compared with its image (flipped axes, counting from 1, micrometres), labels are drawn, and
+conversion_report.json and contact_sheet.png show all of it. A case that cannot be used is listed and the others are
+converted; the exit status is then 1. A stopped run goes on when the same command is given again.
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ from nnunet_neurino.swc import Tree, read_swc, write_swc
 from nnunet_neurino.synth import (
     PRESETS,
     BlobSettings,
-    SynthSettings,
     SynthVolume,
     generate,
     generate_blob,

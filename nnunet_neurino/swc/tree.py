@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from nnunet_neurino.findings import Finding
+from nnunet_neurino.skeleton.graph import depths, tops
 
 Unit = Literal["voxel", "micrometre", "unknown"]
 UNITS: tuple[Unit, ...] = ("voxel", "micrometre", "unknown")
@@ -151,7 +152,7 @@ class Tree:
 
     def piece_labels(self) -> np.ndarray:
         """Piece (n,) of every node, numbered from 0 in the order of the roots."""
-        top = _jump_to_top(self.parents)
+        top = tops(self.parents)
         number = np.full(len(self), -1, dtype=np.int64)
         number[self.roots] = np.arange(self.n_pieces)
         return number[top]
@@ -159,18 +160,6 @@ class Tree:
     def n_children(self) -> np.ndarray:
         """Number of children (n,) of every node."""
         return np.bincount(self.parents[self.parents >= 0], minlength=len(self))
-
-
-def _jump_to_top(parents: np.ndarray) -> np.ndarray:
-    """Root row of every node by pointer doubling; nodes that lead into a cycle end on some node of the cycle."""
-    rows = np.arange(len(parents))
-    top = np.where(parents < 0, rows, parents)
-    for _ in range(max(len(parents), 1).bit_length()):
-        following = top[top]
-        if np.array_equal(following, top):
-            break
-        top = following
-    return top
 
 
 def has_repeats(ids: np.ndarray) -> bool:
@@ -183,21 +172,8 @@ def circle_nodes(parents: np.ndarray) -> np.ndarray:
     """Rows, ascending, of the nodes that are their own ancestors (self-parents are circles)."""
     if len(parents) == 0 or (parents < np.arange(len(parents))).all():
         return np.zeros(0, dtype=np.int64)
-    top = _jump_to_top(parents)
+    top = tops(parents)
     return np.unique(top[parents[top] >= 0])
-
-
-def depths(parents: np.ndarray) -> np.ndarray:
-    """Number of edges (n,) between every node and its root, for parent row indices without a cycle."""
-    rows = np.arange(len(parents))
-    jump = np.where(parents < 0, rows, parents)
-    depth = (parents >= 0).astype(np.int64)
-    while True:
-        further = depth[jump]
-        if not further.any():
-            return depth
-        depth = depth + further
-        jump = jump[jump]
 
 
 def take(tree: Tree, rows: np.ndarray, **changes: object) -> Tree:

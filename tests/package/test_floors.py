@@ -14,8 +14,8 @@ FLOOR = {
     **dict.fromkeys(("plugin", "cli", "demo", "diagnosis"), 5),
     **dict.fromkeys(("trainers", "conversion"), 4),
     **dict.fromkeys(("networks", "losses", "transfer", "tracing", "metrics", "figures"), 3),
-    **dict.fromkeys(("skeleton", "synth"), 2),
-    **dict.fromkeys(("swc", "images", "__init__"), 1),
+    **dict.fromkeys(("synth",), 2),
+    **dict.fromkeys(("swc", "skeleton", "images", "__init__"), 1),
     **dict.fromkeys(("files", "findings", "errors", "_startup"), 0),
 }
 # Siblings that may be imported on the same floor, as docs/architecture.md says.
@@ -24,6 +24,7 @@ SIBLINGS = {
     ("cli", "diagnosis"),
     ("transfer", "networks"),
     ("metrics", "tracing"),
+    ("swc", "skeleton"),
 }
 KNOW_NNUNET = {"plugin", "cli", "demo", "diagnosis", "trainers", "conversion"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import cKDTree
 
 from nnunet_neurino.tracing.evidence import Evidence
@@ -91,12 +92,8 @@ def _tangents(lines: Lines, tips: Ints) -> dict[int, Floats | None]:
     found: dict[int, Floats | None] = {}
     for tip in tips.tolist():
         path, walked = [tip], 0.0
-        while walked < _TANGENT:
-            ahead = [p for p in neighbours[path[-1]] if len(path) < 2 or p != path[-2]]
-            if len(ahead) != 1:
-                break
-            walked += float(np.linalg.norm(lines.points[ahead[0]] - lines.points[path[-1]]))
-            path.append(ahead[0])
+        for following in neighbours[tip]:
+            path, walked = lines.first_stretch(neighbours, tip, following, _TANGENT)
         if walked < 1.0:
             found[tip] = None
             continue
@@ -217,18 +214,11 @@ def _in_order(bridges: list[_Bridge], degree: Ints) -> list[_Bridge]:
 def _accept(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list[_Bridge], stems: int) -> list[_Bridge]:
     """Those of the bridges, one after the other, that join what may be one neuron; each tip is used once."""
     degree = lines.degree()
-    leader = list(range(int(pieces.max()) + 1))
-
-    def top(piece: int) -> int:
-        while leader[piece] != piece:
-            leader[piece] = leader[leader[piece]]
-            piece = leader[piece]
-        return piece
-
+    joined = DisjointSet(range(int(pieces.max()) + 1))
     used: set[int] = set()
     accepted: list[_Bridge] = []
     for bridge in bridges:
-        a, b = top(int(pieces[bridge.tip])), top(int(pieces[bridge.goal]))
+        a, b = joined[int(pieces[bridge.tip])], joined[int(pieces[bridge.goal])]
         if a == b or (bridge.tip in used and degree[bridge.tip]):
             continue
         crosses = max(bridge.tip, bridge.goal) >= stems
@@ -239,9 +229,9 @@ def _accept(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list
             continue
         if bridge.goal in used and degree[bridge.goal] == 1:
             continue
-        leader[a] = b
-        somata[b] += somata[a]
-        exits[b] += exits[a]
+        joined.merge(a, b)
+        for count in (somata, exits):
+            count[joined[a]] = count[a] + count[b]
         used |= {bridge.tip, bridge.goal}
         accepted.append(bridge)
     return accepted

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from nnunet_neurino.tracing.lines import Floats, Ints, Lines, lengths_along
+from nnunet_neurino.tracing.lines import Floats, Ints, Lines, lengths_along, onward
 from nnunet_neurino.tracing.soma import find_somata
 
 Mask = NDArray[np.bool_]
@@ -42,10 +42,7 @@ def straighten_tips(lines: Lines) -> Lines:
     neighbours = lines.neighbours()
     points, radii = lines.points.copy(), lines.radii.copy()
     for tip in np.flatnonzero(lines.degree() == 1).tolist():
-        path = [tip, neighbours[tip][0]]
-        while len(path) < 5 and len(neighbours[path[-1]]) == 2:
-            a, b = neighbours[path[-1]]
-            path.append(b if a == path[-2] else a)
+        path = [tip, *islice(onward(neighbours, tip, neighbours[tip][0]), 4)]
         if len(path) < 3:
             continue
         heading = lines.points[path[1]] - lines.points[path[2:]].mean(axis=0)
@@ -53,8 +50,8 @@ def straighten_tips(lines: Lines) -> Lines:
         if length < 1e-6:
             continue
         heading /= length
-        onward = float((lines.points[tip] - lines.points[path[1]]) @ heading)
-        points[tip] = lines.points[path[1]] + max(onward, 0.25) * heading
+        ahead = float((lines.points[tip] - lines.points[path[1]]) @ heading)
+        points[tip] = lines.points[path[1]] + max(ahead, 0.25) * heading
         radii[tip] = lines.radii[path[1]]
     return Lines(points, radii, lines.edges)
 

@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images.foreground import foreground
+from nnunet_neurino.skeleton.graph import adjacency, search
 from nnunet_neurino.swc import Tree
 from nnunet_neurino.swc.tree import SOMA
 from nnunet_neurino.tracing.bridge import bridge_gaps
@@ -196,7 +197,7 @@ def _to_tree(lines: Lines, wished: Floats | None, scale: Floats, size: Floats, s
     piece = lines.pieces()
     roots = _roots(lines, wished)
     cable = np.bincount(piece[lines.edges[:, 0]], lines.lengths(), minlength=len(roots))
-    order, parent = lines.parents(roots)
+    order, parent = search(adjacency(len(piece), lines.edges), roots)
     order = order[np.argsort(-cable[piece[order]], kind="stable")]
     row = np.empty(len(order), dtype=np.int64)
     row[order] = np.arange(len(order))

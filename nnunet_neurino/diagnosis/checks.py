@@ -1,7 +1,7 @@
 """The checks, in the order in which they are shown."""
 
 from nnunet_neurino.diagnosis import installation, surroundings
-from nnunet_neurino.diagnosis.finding import Check
+from nnunet_neurino.diagnosis.result import Check
 
 CHECKS = (
     Check(installation.python),

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from nnunet_neurino.diagnosis.finding import Finding, Level
+from nnunet_neurino.diagnosis.result import Level, Result
 from nnunet_neurino.errors import NeurinoError
 
 FOLDERS = {
@@ -19,25 +19,25 @@ FOLDERS = {
 GIB = 2**30
 
 
-def folders() -> Iterator[Finding]:
+def folders() -> Iterator[Result]:
     """nnU-Net's three folders: set, there, writable, with room."""
     for name, purpose in FOLDERS.items():
         value = os.environ.get(name)
         if not value:
-            yield Finding(Level.PROBLEM, name, f"not set ({purpose})", f"export {name}=/a/folder/of/yours")
+            yield Result(Level.PROBLEM, name, f"not set ({purpose})", f"export {name}=/a/folder/of/yours")
             continue
         folder = Path(value)
         if not folder.is_dir():
             remedy = f"export {name}=/a/folder/of/yours" if folder.exists() else f"mkdir -p {shlex.quote(value)}"
-            yield Finding(Level.PROBLEM, name, f"{folder} is not a folder ({purpose})", remedy)
+            yield Result(Level.PROBLEM, name, f"{folder} is not a folder ({purpose})", remedy)
         elif not os.access(folder, os.W_OK):
-            yield Finding(
+            yield Result(
                 Level.PROBLEM, name, f"{folder} cannot be written to", f"chmod u+w {folder}, or choose another"
             )
         else:
             free = shutil.disk_usage(folder).free / GIB
             little = free < 5
-            yield Finding(
+            yield Result(
                 Level.NOTE if little else Level.OK,
                 name,
                 f"{folder}, {free:.0f} GiB free",
@@ -45,25 +45,25 @@ def folders() -> Iterator[Finding]:
             )
 
 
-def device() -> Iterator[Finding]:
+def device() -> Iterator[Result]:
     """What training will run on."""
     import torch
 
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
-            yield Finding(Level.OK, f"cuda:{index}", f"{properties.name}, {properties.total_memory / GIB:.0f} GiB")
+            yield Result(Level.OK, f"cuda:{index}", f"{properties.name}, {properties.total_memory / GIB:.0f} GiB")
     elif torch.backends.mps.is_available():
-        yield Finding(Level.NOTE, "device", "Apple GPU", "add -device mps to nnU-Net's commands")
+        yield Result(Level.NOTE, "device", "Apple GPU", "add -device mps to nnU-Net's commands")
     elif torch.version.cuda is None and shutil.which("nvidia-smi"):
-        yield Finding(
+        yield Result(
             Level.PROBLEM,
             "device",
             f"an NVIDIA driver, but torch {torch.__version__} has no CUDA",
             "install torch with CUDA",
         )
     else:
-        yield Finding(
+        yield Result(
             Level.NOTE,
             "device",
             f"no GPU; {torch.get_num_threads()} CPU threads",
@@ -71,17 +71,17 @@ def device() -> Iterator[Finding]:
         )
 
 
-def memory() -> Iterator[Finding]:
+def memory() -> Iterator[Result]:
     """Main memory: nnU-Net's data workers die silently without it."""
     import psutil
 
     total = psutil.virtual_memory().total / GIB
     level = Level.NOTE if total < 15 else Level.OK
     remedy = "export nnUNet_n_proc_DA=2 if 'background workers are no longer alive'" if level else ""
-    yield Finding(level, "memory", f"{total:.0f} GiB, {os.cpu_count()} cores", remedy)
+    yield Result(level, "memory", f"{total:.0f} GiB, {os.cpu_count()} cores", remedy)
 
 
-def weights() -> Iterator[Finding]:
+def weights() -> Iterator[Result]:
     """Where a new training would take its 2D weights from."""
     from nnunet_neurino.trainers.pretraining import VARIABLE, find_source
     from nnunet_neurino.trainers.settings import TrainerSettings
@@ -90,7 +90,7 @@ def weights() -> Iterator[Finding]:
     location = find_source(TrainerSettings()).location
     named = os.environ.get(VARIABLE)
     if location is None:
-        yield Finding(
+        yield Result(
             Level.NOTE,
             "2D weights",
             f"{VARIABLE}={named}: training starts from scratch"
@@ -102,15 +102,15 @@ def weights() -> Iterator[Finding]:
     try:
         found = load_2d_weights(location)
     except NeurinoError as error:
-        yield Finding(Level.PROBLEM, "2D weights", str(error), f"correct {VARIABLE}, or set it to none")
+        yield Result(Level.PROBLEM, "2D weights", str(error), f"correct {VARIABLE}, or set it to none")
         return
-    yield Finding(Level.OK, "2D weights", f"{location}: {getattr(found, 'architecture', 'read')}")
+    yield Result(Level.OK, "2D weights", f"{location}: {getattr(found, 'architecture', 'read')}")
 
 
-def external_tracers() -> Iterator[Finding]:
+def external_tracers() -> Iterator[Result]:
     """Tracers of others that `neurino trace --tracer` can call; none is needed."""
     from nnunet_neurino.tracing import find_external_tracers
 
     found = {name: path for name, path in find_external_tracers().items() if path}
     listing = ", ".join(f"{name} ({path})" for name, path in found.items())
-    yield Finding(Level.OK, "other tracers", listing or "none installed (none is needed: neurino trace has its own)")
+    yield Result(Level.OK, "other tracers", listing or "none installed (none is needed: neurino trace has its own)")

@@ -10,8 +10,8 @@ from scipy.sparse import csgraph
 Ints = NDArray[np.int64]
 
 
-def adjacency(n: int, pairs: NDArray, weights: ArrayLike = np.int8(1)) -> sparse.csr_matrix:
-    """Symmetric matrix (n, n) of undirected pairs, each given once, with a weight each or one for all."""
+def adjacency(n: int, pairs: NDArray, weights: ArrayLike = 1.0) -> sparse.csr_matrix:
+    """Symmetric matrix (n, n) of undirected pairs, each given once, with a weight each or the same for all."""
     both = np.concatenate([pairs, pairs[:, ::-1]])
     values = np.broadcast_to(weights, len(pairs))
     return sparse.csr_matrix((np.concatenate([values, values]), (both[:, 0], both[:, 1])), shape=(n, n))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines, lengths_along, onward
-from nnunet_neurino.tracing.soma import find_somata
+from nnunet_neurino.tracing.soma import thick_centres
 
 Mask = NDArray[np.bool_]
 
@@ -75,7 +75,7 @@ def recentre(lines: Lines, voxels: Floats) -> Lines:
     sums = np.stack([np.bincount(nearest, voxels[:, a], minlength=len(lines.points)) for a in range(3)], axis=1)
     shift = sums / np.maximum(size, 1)[:, None] - lines.points
     movable = (lines.degree() >= 2) & (size > 0)
-    movable[find_somata(lines)] = False
+    movable[thick_centres(lines)] = False
     movable &= np.linalg.norm(shift, axis=1) <= np.maximum(lines.radii, 1.0)
     return replace(lines, points=lines.points + shift * movable[:, None])
 
@@ -86,7 +86,7 @@ def smooth(lines: Lines, rounds: int, mask: Mask, scale: Floats) -> Lines:
     A fork moves as a point of the straightest line through it. Tips and cell bodies stay.
     """
     free = lines.degree() >= 2
-    free[find_somata(lines)] = False
+    free[thick_centres(lines)] = False
     movable = np.flatnonzero(free)
     if not rounds or not len(movable):
         return lines

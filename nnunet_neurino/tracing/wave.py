@@ -20,6 +20,7 @@ from nnunet_neurino.skeleton.graph import components
 from nnunet_neurino.skeleton.neighbours import HALF_NEIGHBOURHOOD, neighbour_pairs
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines, cheapest_forest, with_wide_loops
 
+
 @dataclass(frozen=True)
 class VoxelGraph:
     """Foreground voxels and who touches whom.
@@ -77,12 +78,12 @@ def select(graph: VoxelGraph, wanted: NDArray[np.bool_]) -> VoxelGraph:
     return VoxelGraph(graph.voxels[wanted], number[graph.links[kept]], graph.lengths[kept], graph.border, graph.spacing)
 
 
-def wave_lines(graph: VoxelGraph, seeds: Ints, step: float) -> Lines:
-    """Trace a voxel graph by wave fronts of thickness ``step`` that start at voxels ``seeds``, one a component."""
+def wave_lines(graph: VoxelGraph, seeds: Ints, thickness: float) -> Lines:
+    """Trace a voxel graph by wave fronts of that ``thickness`` which start at voxels ``seeds``, one a component."""
     n = len(graph.voxels)
     weights = csr_array((graph.lengths, (graph.links[:, 0], graph.links[:, 1])), shape=(n, n))
     arrival = dijkstra(weights, directed=False, indices=seeds, min_only=True)
-    front = (arrival / step).astype(np.int64)
+    front = (arrival / thickness).astype(np.int64)
 
     same = front[graph.links[:, 0]] == front[graph.links[:, 1]]
     within = graph.links[same]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 class Level(enum.IntEnum):
-    """How serious a finding is."""
+    """How serious a result is."""
 
     OK = 0
     NOTE = 1
@@ -16,7 +16,7 @@ class Level(enum.IntEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Result:
     """What was looked at, what was seen, and what to do about it (empty when nothing is to be done)."""
 
     level: Level
@@ -29,5 +29,5 @@ class Finding:
 class Check:
     """A function that looks at one thing; ``slow`` ones start another Python."""
 
-    look: Callable[[], Iterable[Finding]]
+    look: Callable[[], Iterable[Result]]
     slow: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnunet_neurino.tracing.matching import best_pairs
+from nnunet_neurino.tracing.gaps.pairing import best_pairs
 
 
 def best_of_all(ends: list[int], merit: dict[tuple[int, int], float]) -> float:

@@ -16,11 +16,11 @@ import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import cKDTree
 
-from nnunet_neurino.tracing.evidence import Evidence
+from nnunet_neurino.tracing.gaps.evidence import Evidence
+from nnunet_neurino.tracing.gaps.pairing import best_pairs
+from nnunet_neurino.tracing.gaps.stems import Stems, with_stems
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines, tips_at_border
-from nnunet_neurino.tracing.matching import best_pairs
-from nnunet_neurino.tracing.soma import cell_bodies, find_somata
-from nnunet_neurino.tracing.stems import Stems, with_stems
+from nnunet_neurino.tracing.soma import soma_centres, thick_centres
 
 _TANGENT = 8.0  # length of neurite that tells its direction at a tip, in voxels of the finest axis
 _SHORT_LEEWAY = 1.0
@@ -67,10 +67,10 @@ def bridge_gaps(
         return lines
     pieces = lines.pieces()
     count = int(pieces.max()) + 1
-    somata = np.bincount(pieces[find_somata(lines)], minlength=count)
+    somata = np.bincount(pieces[thick_centres(lines)], minlength=count)
     at_border = np.zeros(len(pieces), dtype=bool) if size is None else tips_at_border(lines, size)
     exits = np.bincount(pieces[at_border], minlength=count)
-    stems = with_stems(lines, cell_bodies(lines)) if sides and count > 1 else Stems(lines, [], {})
+    stems = with_stems(lines, soma_centres(lines)) if sides and count > 1 else Stems(lines, [], {})
     lines, pieces = stems.lines, np.concatenate([pieces, pieces[np.array(stems.at, dtype=np.int64)]])
     degree = lines.degree()
     tips = np.flatnonzero(degree <= 1)

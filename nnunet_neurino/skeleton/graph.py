@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
 Ints = NDArray[np.int64]
 
 
-def adjacency(n: int, pairs: NDArray, weights: ArrayLike = 1.0) -> sparse.csr_matrix:
-    """Symmetric matrix (n, n) of undirected pairs, each given once, with a weight each or the same for all."""
+def adjacency(n: int, pairs: NDArray, weights: NDArray | None = None) -> sparse.csr_matrix:
+    """Symmetric matrix (n, n) of undirected pairs, each given once, with a weight each or 1."""
     both = np.concatenate([pairs, pairs[:, ::-1]])
-    values = np.broadcast_to(weights, len(pairs))
-    return sparse.csr_matrix((np.concatenate([values, values]), (both[:, 0], both[:, 1])), shape=(n, n))
+    values = np.ones(len(both), np.int8) if weights is None else np.concatenate([weights, weights])
+    return sparse.csr_matrix((values, (both[:, 0], both[:, 1])), shape=(n, n))
 
 
 def components(n: int, pairs: NDArray) -> Ints:

@@ -27,9 +27,10 @@ _SHORT_LEEWAY = 1.0
 _SIDE_PENALTY = 2.5  # ending on another neurite's side is less likely than going on into its tip
 _SIDE_ANGLE = 0.8
 _SIDE_LENGTH = 0.6
+_LEAST_MERIT = -8.0  # a pair of tips is as good as none
 # Without an image:
 _SIDE_COST = 26.0  # a dearer bridge to a side is mostly the end of another neuron's neurite
-_LEAST_MERIT, _STRAIGHT = -8.0, 60.0  # a bridge between tips has at least this merit, or bends less, in degrees
+_STRAIGHT = 60.0  # degrees: a bridge between tips bends less, or has more than the least merit
 _FACING = 50.0  # degrees: a tip and a stem that face each other better are a gap
 
 
@@ -205,7 +206,8 @@ def _in_order(bridges: list[_Bridge], degree: Ints) -> list[_Bridge]:
             continue
         if pair not in between or bridge.cost < between[pair].cost:
             between[pair] = bridge
-    chosen = [between[pair] for pair in best_pairs({pair: bridge.merit for pair, bridge in between.items()})]
+    merits = {pair: bridge.merit for pair, bridge in between.items()}
+    chosen = [between[pair] for pair in best_pairs(merits, _LEAST_MERIT)]
     taken = set(map(id, chosen))
     rest = sorted((bridge for bridge in bridges if id(bridge) not in taken), key=lambda bridge: bridge.cost)
     return chosen + rest

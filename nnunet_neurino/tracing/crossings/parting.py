@@ -11,12 +11,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from nnunet_neurino.tracing.arms import Network
-from nnunet_neurino.tracing.bodies import crossings_at_bodies, part_bodies, with_bodies_apart
-from nnunet_neurino.tracing.crossings import Crossing, crossings_in
+from nnunet_neurino.tracing.crossings.arms import Network
+from nnunet_neurino.tracing.crossings.bodies import crossings_at_bodies, part_bodies, with_bodies_apart
+from nnunet_neurino.tracing.crossings.candidates import Crossing, crossings_in
+from nnunet_neurino.tracing.crossings.plausible import Piece, pieces_of
 from nnunet_neurino.tracing.lines import Floats, Lines
-from nnunet_neurino.tracing.plausible import Piece, pieces_of
-from nnunet_neurino.tracing.soma import cell_bodies, plain_bodies
+from nnunet_neurino.tracing.soma import soma_centres, sure_soma_centres
 
 _ROUNDS = 4  # crossings close to each other are taken apart one after the other
 _MOST_MOVES = 400  # that are looked at, and times the branches of the piece
@@ -36,8 +36,8 @@ def part_neurons(lines: Lines, size: Floats, gaps: bool = False) -> Lines:
         gaps: whether the mask has gaps. Where some have been bridged, others have not: a piece that comes from nowhere
             says nothing then.
     """
-    found = cell_bodies(lines)
-    bodies, plain = (lines.points[sorted(points)] for points in (found, plain_bodies(lines, found)))
+    found = soma_centres(lines)
+    bodies, plain = (lines.points[sorted(points)] for points in (found, sure_soma_centres(lines, found)))
     for _ in range(_ROUNDS):
         network = Network.of(lines, _bodies_at(lines, bodies))
         pieces = pieces_of(network, size, gaps)
@@ -54,7 +54,7 @@ def part_neurons(lines: Lines, size: Floats, gaps: bool = False) -> Lines:
 
 def _bodies_at(lines: Lines, places: Floats) -> frozenset[int]:
     """The cell bodies at these places: what is left of a piece taken apart may be thin enough to seem to have more."""
-    return frozenset(body for body in cell_bodies(lines) if (lines.points[body] == places).all(axis=1).any())
+    return frozenset(body for body in soma_centres(lines) if (lines.points[body] == places).all(axis=1).any())
 
 
 def _choose(piece: Piece, crossings: list[Crossing]) -> list[Crossing]:

@@ -15,7 +15,7 @@ from itertools import combinations
 
 import numpy as np
 
-from nnunet_neurino.tracing.arms import REACHES, Arm, Network, arms_of, bend
+from nnunet_neurino.tracing.crossings.arms import REACHES, Arm, Network, arms_of, bend
 from nnunet_neurino.tracing.lines import Floats, path_length
 
 _LINK = 3.0, 12.0  # forks nearer than this times the radius plus this may be one crossing

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunet_neurino.tracing.arms import Network
-from nnunet_neurino.tracing.crossings import Crossing
+from nnunet_neurino.tracing.crossings.arms import Network
+from nnunet_neurino.tracing.crossings.candidates import Crossing
 from nnunet_neurino.tracing.lines import Floats, path_length, tips_at_border
 
 # Logarithms of how much more or less often a neuron looks like this.

@@ -1,7 +1,8 @@
-"""Tracers of others, run as separate programs where they are installed. None of them is imported.
+"""One function for every tracer: our own, and those of others, which are run as programs where they are installed.
 
-Several are GPL, some need libraries of their own age, one ends with status 1 when all went well: so each is a program
-that is given a file, a time limit and a folder, and is judged by the SWC file that it writes there.
+None of the others is imported. Several are GPL, some need libraries of their own age, one ends with status 1 when all
+went well: so each is a program that is given a file, a time limit and a folder, and is judged by the SWC file that it
+writes there.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images import write_tiff
 from nnunet_neurino.images.foreground import foreground
 from nnunet_neurino.images.stack import check_spacing
-from nnunet_neurino.swc import Tree, flip_y, read_swc
-from nnunet_neurino.tracing.join import join_trees
+from nnunet_neurino.swc import Tree, flip_y, join_trees, read_swc, to_micrometres
+from nnunet_neurino.tracing.settings import TraceSettings
+from nnunet_neurino.tracing.tracer import trace
 
+OWN = "neurino"
 _VAA3D = ("vaa3d", "Vaa3D", "Vaa3D-x", "vaa3d-x", "start_vaa3d.sh")
 _THRESHOLD = 0.5  # of probabilities, where a program wants a mask
 _KIMIMARO_UNIT = 1000.0  # kimimaro takes whole numbers for the voxel size
@@ -134,6 +137,35 @@ EXTERNAL = (
         input_name="input.npy",
     ),
 )
+
+
+TRACERS: tuple[str, ...] = (OWN, *(tracer.name for tracer in EXTERNAL))
+
+
+def trace_with(
+    tracer: str,
+    volume: NDArray,
+    spacing: Sequence[float] = (1, 1, 1),
+    image: NDArray | None = None,
+    settings: TraceSettings | None = None,
+    timeout: float = 3600.0,
+) -> Tree:
+    """Trace with the tracer of that name (see ``TRACERS``).
+
+    External tracers get the mask or probability map alone: ``image`` and all settings but the unit are for our own.
+
+    Args:
+        tracer: "neurino" or the name of an external one.
+        volume: (z, y, x) mask, or probabilities from 0 to 1.
+        spacing: voxel size (z, y, x) in micrometres.
+        image: (z, y, x) raw image.
+        settings: of our own tracer.
+        timeout: seconds that an external program may take.
+    """
+    if tracer == OWN:
+        return trace(volume, spacing, image, settings)
+    tree = trace_external(tracer, volume, spacing, timeout)
+    return to_micrometres(tree, spacing) if settings is not None and settings.unit == "micrometre" else tree
 
 
 def find_external_tracers() -> dict[str, str | None]:

@@ -13,22 +13,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import cKDTree
 
-from nnunet_neurino.tracing.evidence import Evidence
+from nnunet_neurino.tracing.gaps.evidence import Evidence
+from nnunet_neurino.tracing.gaps.pairing import best_pairs
+from nnunet_neurino.tracing.gaps.stems import Stems, with_stems
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines, tips_at_border
-from nnunet_neurino.tracing.matching import best_pairs
-from nnunet_neurino.tracing.soma import cell_bodies, find_somata
-from nnunet_neurino.tracing.stems import Stems, with_stems
+from nnunet_neurino.tracing.soma import soma_centres, thick_centres
 
 _TANGENT = 8.0  # length of neurite that tells its direction at a tip, in voxels of the finest axis
 _SHORT_LEEWAY = 1.0
 _SIDE_PENALTY = 2.5  # ending on another neurite's side is less likely than going on into its tip
 _SIDE_ANGLE = 0.8
 _SIDE_LENGTH = 0.6
+_LEAST_MERIT = -8.0  # a pair of tips is as good as none
 # Without an image:
 _SIDE_COST = 26.0  # a dearer bridge to a side is mostly the end of another neuron's neurite
-_LEAST_MERIT, _STRAIGHT = -8.0, 60.0  # a bridge between tips has at least this merit, or bends less, in degrees
+_STRAIGHT = 60.0  # degrees: a bridge between tips bends less, or has more than the least merit
 _FACING = 50.0  # degrees: a tip and a stem that face each other better are a gap
 
 
@@ -66,10 +68,10 @@ def bridge_gaps(
         return lines
     pieces = lines.pieces()
     count = int(pieces.max()) + 1
-    somata = np.bincount(pieces[find_somata(lines)], minlength=count)
+    somata = np.bincount(pieces[thick_centres(lines)], minlength=count)
     at_border = np.zeros(len(pieces), dtype=bool) if size is None else tips_at_border(lines, size)
     exits = np.bincount(pieces[at_border], minlength=count)
-    stems = with_stems(lines, cell_bodies(lines)) if sides and count > 1 else Stems(lines, [], {})
+    stems = with_stems(lines, soma_centres(lines)) if sides and count > 1 else Stems(lines, [], {})
     lines, pieces = stems.lines, np.concatenate([pieces, pieces[np.array(stems.at, dtype=np.int64)]])
     degree = lines.degree()
     tips = np.flatnonzero(degree <= 1)
@@ -91,12 +93,8 @@ def _tangents(lines: Lines, tips: Ints) -> dict[int, Floats | None]:
     found: dict[int, Floats | None] = {}
     for tip in tips.tolist():
         path, walked = [tip], 0.0
-        while walked < _TANGENT:
-            ahead = [p for p in neighbours[path[-1]] if len(path) < 2 or p != path[-2]]
-            if len(ahead) != 1:
-                break
-            walked += float(np.linalg.norm(lines.points[ahead[0]] - lines.points[path[-1]]))
-            path.append(ahead[0])
+        for following in neighbours[tip]:
+            path, walked = lines.first_stretch(neighbours, tip, following, _TANGENT)
         if walked < 1.0:
             found[tip] = None
             continue
@@ -208,7 +206,8 @@ def _in_order(bridges: list[_Bridge], degree: Ints) -> list[_Bridge]:
             continue
         if pair not in between or bridge.cost < between[pair].cost:
             between[pair] = bridge
-    chosen = [between[pair] for pair in best_pairs({pair: bridge.merit for pair, bridge in between.items()})]
+    merits = {pair: bridge.merit for pair, bridge in between.items()}
+    chosen = [between[pair] for pair in best_pairs(merits, _LEAST_MERIT)]
     taken = set(map(id, chosen))
     rest = sorted((bridge for bridge in bridges if id(bridge) not in taken), key=lambda bridge: bridge.cost)
     return chosen + rest
@@ -217,18 +216,11 @@ def _in_order(bridges: list[_Bridge], degree: Ints) -> list[_Bridge]:
 def _accept(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list[_Bridge], stems: int) -> list[_Bridge]:
     """Those of the bridges, one after the other, that join what may be one neuron; each tip is used once."""
     degree = lines.degree()
-    leader = list(range(int(pieces.max()) + 1))
-
-    def top(piece: int) -> int:
-        while leader[piece] != piece:
-            leader[piece] = leader[leader[piece]]
-            piece = leader[piece]
-        return piece
-
+    joined = DisjointSet(range(int(pieces.max()) + 1))
     used: set[int] = set()
     accepted: list[_Bridge] = []
     for bridge in bridges:
-        a, b = top(int(pieces[bridge.tip])), top(int(pieces[bridge.goal]))
+        a, b = joined[int(pieces[bridge.tip])], joined[int(pieces[bridge.goal])]
         if a == b or (bridge.tip in used and degree[bridge.tip]):
             continue
         crosses = max(bridge.tip, bridge.goal) >= stems
@@ -239,9 +231,9 @@ def _accept(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list
             continue
         if bridge.goal in used and degree[bridge.goal] == 1:
             continue
-        leader[a] = b
-        somata[b] += somata[a]
-        exits[b] += exits[a]
+        joined.merge(a, b)
+        for count in (somata, exits):
+            count[joined[a]] = count[a] + count[b]
         used |= {bridge.tip, bridge.goal}
         accepted.append(bridge)
     return accepted

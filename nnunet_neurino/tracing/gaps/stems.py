@@ -84,13 +84,8 @@ def with_stems(lines: Lines, bodies: frozenset[int]) -> Stems:
 
 def _walk(lines: Lines, neighbours: list[list[int]], start: int, following: int) -> list[int]:
     """The arm that leaves ``start`` by ``following``, as far as it matters; nothing if it is a stub."""
-    path = [start, following]
-    walked = float(np.linalg.norm(lines.points[following] - lines.points[start]))
     reach = _REACH + _SKIP[0] * lines.radii[start] + _SKIP[1]
-    while walked < reach and len(neighbours[path[-1]]) == 2:
-        a, b = neighbours[path[-1]]
-        path.append(b if a == path[-2] else a)
-        walked += float(np.linalg.norm(lines.points[path[-1]] - lines.points[path[-2]]))
+    path, walked = lines.first_stretch(neighbours, start, following, reach)
     return path if walked >= _STUB or len(neighbours[path[-1]]) > 2 else []
 
 

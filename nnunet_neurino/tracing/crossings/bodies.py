@@ -8,10 +8,10 @@ from itertools import combinations
 
 import numpy as np
 
-from nnunet_neurino.tracing.arms import Network, arms_of, bend
-from nnunet_neurino.tracing.crossings import Crossing
+from nnunet_neurino.tracing.crossings.arms import Network, arms_of, bend
+from nnunet_neurino.tracing.crossings.candidates import Crossing
+from nnunet_neurino.tracing.crossings.plausible import Piece
 from nnunet_neurino.tracing.lines import Floats, Lines, lengths_along, way_between
-from nnunet_neurino.tracing.plausible import Piece
 
 # Logarithms of odds, from 11,000 pairs of neurites at cell bodies of generated neurons; bend in degrees, over 6 voxels.
 _BASE, _BEND, _LEAST = -3.9, -0.035, -7.0

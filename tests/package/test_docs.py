@@ -7,6 +7,7 @@ import ast
 import importlib
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,8 +36,8 @@ SAY_INSTEAD = {
     r"guests?|(?:at|a) home": "what it is",
     r"way back": "backward pass",
     r"way (?:up|down)": "upsampling, downsampling",
-    r"numbers of (?:a|the) token|tokens?['’]s? numbers|hidden numbers": "channels",
-    r"the seeds['’]|of the seeds|--table seeds": "the published, the papers'",
+    r"numbers of (?:a|the) token|tokens?['\u2019]s? numbers|hidden numbers": "channels",
+    r"the seeds['\u2019]|of the seeds|--table seeds": "the published, the papers'",
     r"(?:is|are|been|and) told(?! (?:apart|to)\b)": "reported, listed, given",
     r"belief|not believing|fully believed|believed (?:in|to be of)": "predicted, probability",
     r"methods\.md|design/|paper-review|/work/": "something in this repository, or the paper's number",
@@ -143,7 +144,7 @@ def resolve(dotted: str) -> object:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_python_examples_import_what_exists(page: Path) -> None:
     for block in code_blocks(page, "python"):
-        for node in ast.walk(ast.parse(block)):
+        for node in ast.walk(ast.parse(textwrap.dedent(block))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nnunet_neurino"):
                 for alias in node.names:
                     resolve(f"{node.module}.{alias.name}")
@@ -160,8 +161,7 @@ def test_commands_have_the_options_that_are_shown(page: Path) -> None:
             continue
         program, used = words[start + 1], [word for word in words[start + 2 :] if re.match(r"--?[A-Za-z]", word)]
         if words[start] == "neurino" and program in cli.COMMANDS:
-            known = {option for parser in parsers_of(program) for action in parser._actions
-                     for option in action.option_strings}  # fmt: skip
+            known = {o for parser in parsers_of(program) for action in parser._actions for o in action.option_strings}
             assert set(used) <= known, line
         elif words[start] == "python" and program.startswith("benchmarks/"):
             source = (ROOT / program).read_text(encoding="utf-8")
@@ -181,7 +181,8 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 
 
 def test_readme_lists_every_command() -> None:
-    assert re.findall(r"^\| `([\w-]+)` \|", README.split("## Commands")[1], re.MULTILINE) == list(cli.COMMANDS)
+    listed = re.findall(r"^\| `([\w-]+)` \|", README.split("## Commands")[1], re.MULTILINE)
+    assert sorted(listed) == sorted(cli.COMMANDS)
 
 
 def test_readme_lists_trainers_that_exist() -> None:
@@ -198,7 +199,9 @@ def test_architecture_is_one_screen_and_has_the_levels_of_the_import_test() -> N
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 60
     rows = re.findall(r"^\| (\d) \| (.+) \|$", text, re.MULTILINE)
-    levels = {name.removesuffix(".py"): int(level) for level, cells in rows for name in re.findall(r"`([\w.]+)`", cells)}
+    levels = {
+        name.removesuffix(".py"): int(level) for level, cells in rows for name in re.findall(r"`([\w.]+)`", cells)
+    }
     assert {name: levels.get(name) for name in FLOOR if name != "__init__"} == {
         name: level for name, level in FLOOR.items() if name != "__init__"
     }

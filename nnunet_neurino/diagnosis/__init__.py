@@ -1,6 +1,5 @@
 """What ``neurino doctor`` looks at: an installation, seen the way nnU-Net will see it."""
 
-<<<<<<< HEAD
 from nnunet_neurino.diagnosis import installation, surroundings
 from nnunet_neurino.diagnosis.result import Check, Level, Result
 
@@ -18,9 +17,4 @@ CHECKS = (
     Check(surroundings.external_tracers),
 )
 
-=======
-from nnunet_neurino.diagnosis.checks import CHECKS
-from nnunet_neurino.diagnosis.result import Check, Level, Result
-
->>>>>>> h-skeleton
 __all__ = ["CHECKS", "Check", "Level", "Result"]

@@ -14,11 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from nnunet_neurino import __version__, _startup
-<<<<<<< HEAD
 from nnunet_neurino.diagnosis.result import Result, note, ok, problem
-=======
-from nnunet_neurino.diagnosis.result import Level, Result
->>>>>>> h-skeleton
 
 DISTRIBUTION = "nnunet-neurino"
 TRAINER = "nnUNetTrainerNeurINO"
@@ -28,13 +24,8 @@ TIMEOUT_S = 180
 
 def python() -> Iterator[Result]:
     """The interpreter and our own version."""
-<<<<<<< HEAD
     yield ok("nnunet-neurino", f"{__version__} in {Path(_startup.__file__).parent}")
     yield ok("Python", f"{platform.python_version()} at {sys.executable}")
-=======
-    yield Result(Level.OK, "nnunet-neurino", f"{__version__} in {Path(_startup.__file__).parent}")
-    yield Result(Level.OK, "Python", f"{platform.python_version()} at {sys.executable}")
->>>>>>> h-skeleton
 
 
 def packages() -> Iterator[Result]:
@@ -42,12 +33,7 @@ def packages() -> Iterator[Result]:
     try:
         requirements = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or []]
     except metadata.PackageNotFoundError:
-<<<<<<< HEAD
         yield problem(
-=======
-        yield Result(
-            Level.PROBLEM,
->>>>>>> h-skeleton
             "installation",
             "the package runs from its folder, but pip does not know it: nnU-Net will not find the trainers",
             f"pip install {DISTRIBUTION}, or in a checkout: pip install -e .",
@@ -60,7 +46,6 @@ def packages() -> Iterator[Result]:
         try:
             version = metadata.version(item.name)
         except metadata.PackageNotFoundError:
-<<<<<<< HEAD
             yield problem(item.name, "not installed", remedy)
             continue
         if not item.specifier.contains(version, prereleases=True):
@@ -68,15 +53,6 @@ def packages() -> Iterator[Result]:
         elif item.name in SHOWN:
             versions.append(f"{item.name} {version}")
     yield ok("packages", ", ".join(versions))
-=======
-            yield Result(Level.PROBLEM, item.name, "not installed", remedy)
-            continue
-        if not item.specifier.contains(version, prereleases=True):
-            yield Result(Level.PROBLEM, item.name, f"version {version}, but {item.specifier} is needed", remedy)
-        elif item.name in SHOWN:
-            versions.append(f"{item.name} {version}")
-    yield Result(Level.OK, "packages", ", ".join(versions))
->>>>>>> h-skeleton
 
 
 def startup() -> Iterator[Result]:
@@ -84,41 +60,20 @@ def startup() -> Iterator[Result]:
     export = f"export nnUNet_extTrainer={_startup.PLUGIN_FOLDER}"
     seen = _fresh_python("import os; print(os.environ.get('nnUNet_extTrainer', ''))")
     if _startup.PLUGIN_FOLDER in seen.stdout.strip().split(os.pathsep):
-<<<<<<< HEAD
         yield ok("start-up file", "a new Python registers the trainers by itself")
     elif os.environ.get(_startup.OPT_OUT, "") not in ("", "0"):
         yield note("start-up file", f"switched off by {_startup.OPT_OUT}", f"unset {_startup.OPT_OUT}, or {export}")
     else:
         yield problem(
-=======
-        yield Result(Level.OK, "start-up file", "a new Python registers the trainers by itself")
-    elif os.environ.get(_startup.OPT_OUT, "") not in ("", "0"):
-        yield Result(
-            Level.NOTE, "start-up file", f"switched off by {_startup.OPT_OUT}", f"unset {_startup.OPT_OUT}, or {export}"
-        )
-    else:
-        yield Result(
-            Level.PROBLEM,
->>>>>>> h-skeleton
             "start-up file",
             "nnunet_neurino.pth is not in site-packages (pip install --target, or used through PYTHONPATH?)",
             f"pip install --force-reinstall --no-deps {DISTRIBUTION}, or {export}",
         )
     for folder in _user_folders():
-<<<<<<< HEAD
         if Path(folder).is_dir():
             yield ok("nnUNet_extTrainer", f"your own folder {folder} is searched first")
         else:
             yield note("nnUNet_extTrainer", f"your own folder {folder} does not exist", "correct or unset the variable")
-=======
-        exists = Path(folder).is_dir()
-        yield Result(
-            Level.OK if exists else Level.NOTE,
-            "nnUNet_extTrainer",
-            f"your own folder {folder} " + ("is searched first" if exists else "does not exist"),
-            "" if exists else "correct or unset the variable",
-        )
->>>>>>> h-skeleton
 
 
 def trainer() -> Iterator[Result]:
@@ -130,7 +85,6 @@ def trainer() -> Iterator[Result]:
     try:
         seen = _fresh_python(code)
     except subprocess.TimeoutExpired:
-<<<<<<< HEAD
         yield problem(TRAINER, f"nnU-Net's search took more than {TIMEOUT_S} s", "try again; is the disk slow?")
         return
     found = [line for line in seen.stdout.splitlines() if line.startswith("FOUND")]
@@ -139,20 +93,6 @@ def trainer() -> Iterator[Result]:
     else:
         reason = (seen.stderr.strip().splitlines() or ["no message"])[-1]
         yield problem(TRAINER, f"nnU-Net's search fails: {reason}", "see the other lines; then run this again")
-=======
-        yield Result(
-            Level.PROBLEM, TRAINER, f"nnU-Net's search took more than {TIMEOUT_S} s", "try again; is the disk slow?"
-        )
-        return
-    found = [line for line in seen.stdout.splitlines() if line.startswith("FOUND")]
-    if found:
-        yield Result(Level.OK, TRAINER, f"nnU-Net finds it (in {found[0].split()[1]})")
-    else:
-        reason = (seen.stderr.strip().splitlines() or ["no message"])[-1]
-        yield Result(
-            Level.PROBLEM, TRAINER, f"nnU-Net's search fails: {reason}", "see the other lines; then run this again"
-        )
->>>>>>> h-skeleton
 
 
 def commands() -> Iterator[Result]:
@@ -160,28 +100,15 @@ def commands() -> Iterator[Result]:
     here = Path(sys.executable).parent
     on_path = shutil.which("nnUNetv2_train")
     if on_path is None:
-<<<<<<< HEAD
         yield note("nnUNetv2_train", "not on PATH", f"activate the environment, or call {here / 'nnUNetv2_train'}")
     elif Path(on_path).parent.resolve() != here.resolve():
         yield problem(
-=======
-        yield Result(
-            Level.NOTE, "nnUNetv2_train", "not on PATH", f"activate the environment, or call {here / 'nnUNetv2_train'}"
-        )
-    elif Path(on_path).parent.resolve() != here.resolve():
-        yield Result(
-            Level.PROBLEM,
->>>>>>> h-skeleton
             "nnUNetv2_train",
             f"your shell would start {on_path}, of another environment than this one ({here})",
             "activate this environment, or install nnunet-neurino in the other",
         )
     else:
-<<<<<<< HEAD
         yield ok("nnUNetv2_train", on_path)
-=======
-        yield Result(Level.OK, "nnUNetv2_train", on_path)
->>>>>>> h-skeleton
 
 
 def _user_folders() -> list[str]:

@@ -8,11 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-<<<<<<< HEAD
 from nnunet_neurino.diagnosis.result import Result, note, ok, problem
-=======
-from nnunet_neurino.diagnosis.result import Level, Result
->>>>>>> h-skeleton
 from nnunet_neurino.errors import NeurinoError
 
 FOLDERS = {
@@ -28,16 +24,11 @@ def folders() -> Iterator[Result]:
     for name, purpose in FOLDERS.items():
         value = os.environ.get(name)
         if not value:
-<<<<<<< HEAD
             yield problem(name, f"not set ({purpose})", f"export {name}=/a/folder/of/yours")
-=======
-            yield Result(Level.PROBLEM, name, f"not set ({purpose})", f"export {name}=/a/folder/of/yours")
->>>>>>> h-skeleton
             continue
         folder = Path(value)
         if not folder.is_dir():
             remedy = f"export {name}=/a/folder/of/yours" if folder.exists() else f"mkdir -p {shlex.quote(value)}"
-<<<<<<< HEAD
             yield problem(name, f"{folder} is not a folder ({purpose})", remedy)
         elif not os.access(folder, os.W_OK):
             yield problem(name, f"{folder} cannot be written to", f"chmod u+w {folder}, or choose another")
@@ -45,22 +36,6 @@ def folders() -> Iterator[Result]:
             free = shutil.disk_usage(folder).free / GIB
             seen = f"{folder}, {free:.0f} GiB free"
             yield note(name, seen, "a training needs a few GiB") if free < 5 else ok(name, seen)
-=======
-            yield Result(Level.PROBLEM, name, f"{folder} is not a folder ({purpose})", remedy)
-        elif not os.access(folder, os.W_OK):
-            yield Result(
-                Level.PROBLEM, name, f"{folder} cannot be written to", f"chmod u+w {folder}, or choose another"
-            )
-        else:
-            free = shutil.disk_usage(folder).free / GIB
-            little = free < 5
-            yield Result(
-                Level.NOTE if little else Level.OK,
-                name,
-                f"{folder}, {free:.0f} GiB free",
-                "a training needs a few GiB" if little else "",
-            )
->>>>>>> h-skeleton
 
 
 def device() -> Iterator[Result]:
@@ -70,7 +45,6 @@ def device() -> Iterator[Result]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
-<<<<<<< HEAD
             yield ok(f"cuda:{index}", f"{properties.name}, {properties.total_memory / GIB:.0f} GiB")
     elif torch.backends.mps.is_available():
         yield note("device", "Apple GPU", "add -device mps to nnU-Net's commands")
@@ -79,21 +53,6 @@ def device() -> Iterator[Result]:
         yield problem("device", seen, "install torch with CUDA")
     else:
         yield note(
-=======
-            yield Result(Level.OK, f"cuda:{index}", f"{properties.name}, {properties.total_memory / GIB:.0f} GiB")
-    elif torch.backends.mps.is_available():
-        yield Result(Level.NOTE, "device", "Apple GPU", "add -device mps to nnU-Net's commands")
-    elif torch.version.cuda is None and shutil.which("nvidia-smi"):
-        yield Result(
-            Level.PROBLEM,
-            "device",
-            f"an NVIDIA driver, but torch {torch.__version__} has no CUDA",
-            "install torch with CUDA",
-        )
-    else:
-        yield Result(
-            Level.NOTE,
->>>>>>> h-skeleton
             "device",
             f"no GPU; {torch.get_num_threads()} CPU threads",
             "add -device cpu to nnUNetv2_train and nnUNetv2_predict; real trainings want a GPU",
@@ -105,15 +64,9 @@ def memory() -> Iterator[Result]:
     import psutil
 
     total = psutil.virtual_memory().total / GIB
-<<<<<<< HEAD
     seen = f"{total:.0f} GiB, {os.cpu_count()} cores"
     remedy = "export nnUNet_n_proc_DA=2 if 'background workers are no longer alive'"
     yield note("memory", seen, remedy) if total < 15 else ok("memory", seen)
-=======
-    level = Level.NOTE if total < 15 else Level.OK
-    remedy = "export nnUNet_n_proc_DA=2 if 'background workers are no longer alive'" if level else ""
-    yield Result(level, "memory", f"{total:.0f} GiB, {os.cpu_count()} cores", remedy)
->>>>>>> h-skeleton
 
 
 def weights() -> Iterator[Result]:
@@ -125,12 +78,7 @@ def weights() -> Iterator[Result]:
     location = find_source(TrainerSettings()).location
     named = os.environ.get(VARIABLE)
     if location is None:
-<<<<<<< HEAD
         yield note(
-=======
-        yield Result(
-            Level.NOTE,
->>>>>>> h-skeleton
             "2D weights",
             f"{VARIABLE}={named}: training starts from scratch"
             if named
@@ -141,15 +89,9 @@ def weights() -> Iterator[Result]:
     try:
         found = load_2d_weights(location)
     except NeurinoError as error:
-<<<<<<< HEAD
         yield problem("2D weights", str(error), f"correct {VARIABLE}, or set it to none")
         return
     yield ok("2D weights", f"{location}: {getattr(found, 'architecture', 'read')}")
-=======
-        yield Result(Level.PROBLEM, "2D weights", str(error), f"correct {VARIABLE}, or set it to none")
-        return
-    yield Result(Level.OK, "2D weights", f"{location}: {getattr(found, 'architecture', 'read')}")
->>>>>>> h-skeleton
 
 
 def external_tracers() -> Iterator[Result]:
@@ -158,8 +100,4 @@ def external_tracers() -> Iterator[Result]:
 
     found = {name: path for name, path in find_external_tracers().items() if path}
     listing = ", ".join(f"{name} ({path})" for name, path in found.items())
-<<<<<<< HEAD
     yield ok("other tracers", listing or "none installed (none is needed: neurino trace has its own)")
-=======
-    yield Result(Level.OK, "other tracers", listing or "none installed (none is needed: neurino trace has its own)")
->>>>>>> h-skeleton

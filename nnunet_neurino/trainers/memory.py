@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import pydoc
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from nnunet_neurino.trainers.architecture import Axes
 from nnunet_neurino.trainers.memory_count import CudaOperations, LiveBytes
 from nnunet_neurino.trainers.optimisation import encoder_blocks
 
+T = TypeVar("T")
 CONTEXT_GIB = 0.75
 """CUDA's context, the libraries' kernels, and workspaces of convolutions."""
 
@@ -71,6 +75,11 @@ def training_memory(
     return (peak + moments) / 2**30 + CONTEXT_GIB
 
 
+def first_that_fits(candidates: Sequence[T], fits: Callable[[T], bool]) -> T:
+    """The first that fits of candidates that take less and less memory, by bisection; the last one if none does."""
+    return candidates[min(bisect_left(candidates, True, key=fits), len(candidates) - 1)]
+
+
 @lru_cache(maxsize=1024)
 def _trial(
     network: str,
@@ -89,7 +98,8 @@ def _trial(
     with live, cuda:
         image = torch.empty((batch_size, channels, *patch_size), device="meta")
         if hasattr(module, "trial_step"):
-            portioned, target = PortionedDiceCE(over_logits=not tasl), _target(image)
+            portion = max(2**18, math.prod(patch_size) // 128)  # smaller ones take the trial seconds and save nothing
+            portioned, target = PortionedDiceCE(portion=portion, over_logits=not tasl), _target(image)
             module.trial_step(image, lambda logits: portioned(logits, target) + (_beside(logits) if tasl else 0))
         else:
             loss = _nnunet_loss(module(image), tasl)
@@ -116,7 +126,7 @@ def _target(like: Tensor) -> Tensor:
 
 def _beside(logits: Tensor) -> Tensor:
     """TASL as far as memory goes: its graph is on the CPU, its gradient a tensor like the logits."""
-    return (logits * 1).flatten()[0]
+    return logits[(0,) * logits.ndim]
 
 
 def _backward(loss: Tensor) -> None:

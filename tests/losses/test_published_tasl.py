@@ -151,7 +151,7 @@ def test_on_nnunets_loss_the_factor_multiplies_the_published_form(per_scale):
     for predicted in (truth, broken):
         logits = to_logits(probabilities(predicted, 0.99, 0.01), torch.float64).requires_grad_()
         base = loss(logits, target)
-        assert float(base) < 0, "the case that matters"
+        assert float(base.detach()) < 0, "the case that matters"
         cross_entropy = nn.functional.cross_entropy(logits, target[:, 0])
         p = torch.softmax(logits, 1)[0, 1]
         dice = (2 * p[target[0, 0] == 1].sum() + 1e-5) / (p.sum() + truth.sum() + 1e-5)
@@ -161,7 +161,7 @@ def test_on_nnunets_loss_the_factor_multiplies_the_published_form(per_scale):
         (found,) = torch.autograd.grad(value, logits, retain_graph=True)
         (plain,) = torch.autograd.grad(base, logits)
         torch.testing.assert_close(found, plain * factor, rtol=1e-5, atol=1e-12)
-        values.append((float(value), float(base) + 1, factor))
+        values.append((float(value.detach()), float(base.detach()) + 1, factor))
     assert values[0][2] == 1 < values[1][2]
     assert values[1][0] > values[1][1], "a worse graph raises the loss"
 

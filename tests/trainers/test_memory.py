@@ -43,15 +43,16 @@ class Chain(nn.Module):
 
 
 def after_forward(network: nn.Module, mixed: bool, patch: tuple[int, ...] = (16, 16, 16), batch: int = 2) -> int:
-    """Live bytes beyond the parameters' on the meta device while the outputs exist."""
+    """Live bytes beyond the parameters' while image and outputs exist."""
     network = network.to("meta").train()
     there = [*network.parameters(), *network.buffers()]
     cuda, live = CudaOperations(mixed), LiveBytes(there)
     with live, cuda:
-        outputs = network(torch.empty(batch, 1, *patch, device="meta"))
+        image = torch.empty(batch, 1, *patch, device="meta")
+        outputs = network(image)
         cuda.forget_casts()
         torch.empty((), device="meta")
-    del outputs
+    del image, outputs
     return live.timeline[-1] - sum(tensor.nbytes for tensor in there) - 4
 
 
@@ -144,8 +145,9 @@ def test_batches_follow_from_two_smaller_ones() -> None:
 def test_what_takes_more_and_what_takes_less() -> None:
     kwargs = {**TINY, "size": "atto"}
     plain = estimate("NeurINO", kwargs, (64, 64, 64))
-    assert estimate("NeurINO", kwargs, (64, 64, 64), full_precision=True) > 1.2 * plain
-    assert estimate("NeurINO", kwargs, (64, 64, 64), tasl=True) > plain
+    context = memory.CONTEXT_GIB
+    assert estimate("NeurINO", kwargs, (64, 64, 64), full_precision=True) - context > 1.2 * (plain - context)
+    assert estimate("NeurINO", kwargs, (64, 64, 64), tasl=True) >= plain
     assert estimate("NeurINO", kwargs, (64, 64, 64), frozen=True) < 0.95 * plain
     assert estimate("NeurINO", {**kwargs, "checkpointing": True}, (64, 64, 64)) < 0.8 * plain
     with torch.device("meta"):

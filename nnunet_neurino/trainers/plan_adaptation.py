@@ -8,7 +8,7 @@ of nnU-Net that reads that folder agrees with the training.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -24,7 +24,7 @@ from nnunet_neurino.trainers.architecture import (
 )
 from nnunet_neurino.trainers.dineuro import dineuro_divisor, dineuro_kwargs, flatter
 from nnunet_neurino.trainers.dineuro_settings import DINeuroSettings
-from nnunet_neurino.trainers.memory import training_memory
+from nnunet_neurino.trainers.memory import first_that_fits, training_memory
 from nnunet_neurino.trainers.settings import PLANS_KEY, TrainerSettings
 from nnunet_neurino.trainers.window_plan import window_plan
 from nnunet_neurino.trainers.window_settings import WindowSettings
@@ -79,7 +79,18 @@ def adapt_plans(
     classes = manager.get_label_manager(dataset_json).num_segmentation_heads
 
     def memory(kwargs: dict[str, Any], patch: Axes, batch: int) -> float:
-        return training_memory(network, kwargs, patch, batch, channels, classes)
+        return training_memory(
+            network,
+            kwargs,
+            patch,
+            batch,
+            channels,
+            classes,
+            full_precision=settings.full_precision,
+            ema=bool(settings.ema),
+            frozen=settings.frozen_epochs == -1,
+            tasl=settings.tasl is not None,
+        )
 
     if isinstance(settings, WindowSettings):
         batch = settings.batch_size or current.batch_size
@@ -107,17 +118,12 @@ def _patch_wise(
     if not already_ours:
         if isinstance(settings, DINeuroSettings) and settings.patch_size is None:
             patch = flatter(patch)
-
-        def fits() -> bool:
-            return memory(kwargs, patch, batch) <= settings.memory
-
-        while settings.batch_size is None and batch > 2 and not fits():
-            batch -= 1
-        while settings.patch_size is None and not fits():
-            smaller = _one_step_smaller(patch, divisor)
-            if smaller is None:
-                break
-            patch = smaller
+        if settings.batch_size is None:
+            batches = [batch, *range(batch - 1, 1, -1)]
+            batch = first_that_fits(batches, lambda b: memory(kwargs, patch, b) <= settings.memory)
+        if settings.patch_size is None:
+            patches = list(_ever_smaller(patch, divisor))
+            patch = first_that_fits(patches, lambda p: memory(kwargs, p, batch) <= settings.memory)
     return patch, batch, kwargs
 
 
@@ -187,10 +193,12 @@ def _rounded_up(patch: Axes, divisor: Axes) -> Axes:
     return tuple(max(d, -(-int(p) // d) * d) for p, d in zip(patch, divisor, strict=True))
 
 
-def _one_step_smaller(patch: Axes, divisor: Axes) -> Axes | None:
-    """Shorten the axis with the most voxels (and room) by its divisor; None when there is no room left."""
-    room = [axis for axis in range(3) if patch[axis] >= 2 * divisor[axis] and patch[axis] > 16]
-    if not room:
-        return None
-    longest = max(room, key=lambda axis: (patch[axis], -axis))
-    return tuple(p - divisor[axis] if axis == longest else p for axis, p in enumerate(patch))
+def _ever_smaller(patch: Axes, divisor: Axes) -> Iterator[Axes]:
+    """The patch, then ever smaller ones: the axis with the most voxels (and room) loses its divisor each time."""
+    while True:
+        yield patch
+        room = [axis for axis in range(3) if patch[axis] >= 2 * divisor[axis] and patch[axis] > 16]
+        if not room:
+            return
+        longest = max(room, key=lambda axis: (patch[axis], -axis))
+        patch = tuple(p - divisor[axis] if axis == longest else p for axis, p in enumerate(patch))

@@ -61,7 +61,7 @@ class TASLMixin(LossTermsMixin):
         scales: Any = None
         if options.per_scale and isinstance(base, DeepSupervisionWrapper):
             base, scales = base.loss, base.weight_factors
-        return WithTASL(base, tasl, options.weight, options.f, options.warmup_epochs, scales)
+        return WithTASL(base, tasl, options.weight, options.f, options.warmup_epochs, scales, least=-1.0)
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's step; on a GPU the truth's graph is worked out while the network is at work."""

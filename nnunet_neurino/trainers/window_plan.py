@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nnunet_neurino.networks.vit import PATCH, vit_by_name
 from nnunet_neurino.trainers.architecture import Axes
+from nnunet_neurino.trainers.memory import first_that_fits
 from nnunet_neurino.trainers.window_settings import WindowSettings
 
 Plan = tuple[Axes, dict[str, Any]]
@@ -35,17 +36,21 @@ def window_plan(configuration: dict[str, Any], settings: WindowSettings, fits: C
     else:
         counts = tuple(math.ceil(n / w) for n, w in zip(volume, settings.window, strict=True))
         window = _rounded_up([math.ceil(n / c) for n, c in zip(volume, counts, strict=True)], cells)
+    plans = [_plan(*division, settings) for division in _ever_smaller(counts, window, cells, settings.single)]
+    return plans[0] if settings.patch_size is not None else first_that_fits(plans, fits)
+
+
+def _ever_smaller(counts: Axes, window: Axes, cells: Axes, single: bool) -> Iterator[tuple[Axes, Axes]]:
+    """Windows (z, y, x) and voxels of a window (z, y, x), then ever smaller volumes, see ``window_plan``."""
     while True:
-        plan = _plan(counts, window, settings)
-        if settings.patch_size is not None or fits(plan):
-            return plan
-        units, step = (window, cells) if settings.single else (counts, (1,) * 3)
+        yield counts, window
+        units, step = (window, cells) if single else (counts, (1,) * 3)
         room = [axis for axis in range(3) if units[axis] > step[axis]]
         if not room:
-            return plan
+            return
         longest = max(room, key=lambda axis: (counts[axis] * window[axis], -axis))
         smaller = tuple(n - step[axis] if axis == longest else n for axis, n in enumerate(units))
-        counts, window = (counts, smaller) if settings.single else (smaller, window)
+        counts, window = (counts, smaller) if single else (smaller, window)
 
 
 def _plan(counts: Axes, window: Axes, settings: WindowSettings) -> Plan:

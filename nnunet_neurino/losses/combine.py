@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.losses.tasl import TASL
+from nnunet_neurino.losses.tasl import TASL, TERMS
 
 _SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
@@ -32,6 +32,9 @@ class WithTASL(nn.Module):
             scales, or one tensor each), TASL their first entries. Else ``base`` is the loss of one scale, and the
             whole is a sum over the scales with these weights.
     """
+
+    term_names = tuple(f"tasl_{name}" for name in TERMS)
+    """Of ``term_values``."""
 
     def __init__(
         self,

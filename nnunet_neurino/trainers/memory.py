@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nnunet_neurino.trainers.architecture import Axes
+from nnunet_neurino.trainers.families import Axes
 
 # What PyTorch keeps for the backward pass, measured on the CPU in float32 with saved-tensor hooks, is 8.2 to 9.2 bytes
 # for each number in a feature map, whatever the size and the patch (tests/trainers/test_memory.py checks that).

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from nnunet_neurino.trainers.dineuro_settings import BASE, DEMO, GROUPS, PAPER, DINeuroSettings
+from nnunet_neurino.trainers.settings import PLANS_KEY, TrainerSettings
+from nnunet_neurino.trainers.variants import documented_names
 from nnunet_plans import DATASET_JSON, plans
 from safetensors.torch import save_file
 
@@ -20,12 +23,9 @@ from nnunet_neurino import trainers
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks import DINeuro
 from nnunet_neurino.trainers import memory
-from nnunet_neurino.trainers.dineuro_settings import BASE, DEMO, GROUPS, PAPER, DINeuroSettings
 from nnunet_neurino.trainers.optimisation import parameter_groups
 from nnunet_neurino.trainers.plan_adaptation import adapt_plans, settings_in
 from nnunet_neurino.trainers.pretraining import VARIABLE, find_source, load_into
-from nnunet_neurino.trainers.settings import PLANS_KEY, TrainerSettings
-from nnunet_neurino.trainers.variants import documented_names
 from nnunet_neurino.transfer import hub
 
 PAGE = (Path(__file__).parents[2] / "docs" / "dineuro.md").read_text(encoding="utf-8")

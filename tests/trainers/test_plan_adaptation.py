@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from nnunet_neurino.trainers.settings import TrainerSettings
 from nnunet_plans import DATASET_JSON, plans
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -21,7 +22,6 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.memory import training_memory
 from nnunet_neurino.trainers.plan_adaptation import adapt_plans
-from nnunet_neurino.trainers.settings import TrainerSettings
 
 TINY = TrainerSettings()
 ATTO = TrainerSettings(size="atto")

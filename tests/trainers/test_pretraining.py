@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from nnunet_neurino.trainers.settings import TrainerSettings
 from safetensors.torch import save_file
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks import NeurINO
 from nnunet_neurino.trainers import pretraining
 from nnunet_neurino.trainers.pretraining import VARIABLE, find_source, load_into
-from nnunet_neurino.trainers.settings import TrainerSettings
 from nnunet_neurino.transfer import hub
 from nnunet_neurino.transfer.weights import find_file
 

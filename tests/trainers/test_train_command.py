@@ -142,8 +142,9 @@ def test_sizes_of_other_networks(
 
 
 def test_weights_named_on_the_command_line_are_looked_for(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nnunet_neurino.trainers.pretraining import VARIABLE, find_source
     from nnunet_neurino.trainers.settings import TrainerSettings
+
+    from nnunet_neurino.trainers.pretraining import VARIABLE, find_source
 
     monkeypatch.setenv(VARIABLE, "something else")
     monkeypatch.setattr(launch, "launch", lambda training: None)

@@ -11,9 +11,9 @@ import sys
 from dataclasses import replace
 
 import pytest
+from nnunet_neurino.trainers.settings import TrainerSettings
 
 from nnunet_neurino import trainers
-from nnunet_neurino.trainers.settings import TrainerSettings
 
 
 @pytest.mark.parametrize(

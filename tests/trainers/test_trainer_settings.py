@@ -6,9 +6,9 @@ import dataclasses
 import json
 
 import pytest
+from nnunet_neurino.trainers.settings import ARCHITECTURE, TrainerSettings
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.trainers.settings import ARCHITECTURE, TrainerSettings
 
 
 def test_settings_survive_json() -> None:

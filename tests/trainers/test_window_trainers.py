@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from nnunet_neurino.trainers.settings import TrainerSettings
+from nnunet_neurino.trainers.variants import documented_names
+from nnunet_neurino.trainers.window_settings import BASE, DEMO, GROUPS, PAPER, WindowSettings
 from nnunet_plans import DATASET_JSON, plans
 from safetensors.torch import save_file
 
@@ -21,9 +24,6 @@ from nnunet_neurino.trainers.families import settings_for
 from nnunet_neurino.trainers.optimisation import parameter_groups
 from nnunet_neurino.trainers.plan_adaptation import adapt_plans
 from nnunet_neurino.trainers.pretraining import VARIABLE, find_source, load_into
-from nnunet_neurino.trainers.settings import TrainerSettings
-from nnunet_neurino.trainers.variants import documented_names
-from nnunet_neurino.trainers.window_settings import BASE, DEMO, GROUPS, PAPER, WindowSettings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "windows.md").read_text(encoding="utf-8")
 

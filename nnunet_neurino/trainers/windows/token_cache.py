@@ -26,8 +26,8 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks import DINOWindow
 from nnunet_neurino.networks.geometry import Triple
 from nnunet_neurino.networks.vit import PATCH
-from nnunet_neurino.trainers.token_file import TokenFile, what_is_noted
-from nnunet_neurino.trainers.volume_copies import CopyRecipe, VolumeCopy
+from nnunet_neurino.trainers.windows.copies import CopyRecipe, VolumeCopy
+from nnunet_neurino.trainers.windows.token_file import TokenFile, what_is_noted
 
 TOKENS_VERSION = 2
 """To be raised when the same network and data give other tokens than before."""

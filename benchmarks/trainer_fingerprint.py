@@ -171,8 +171,10 @@ def stand_in_weights(size: str, table: dict[str, str]) -> Path:
 
 def first_steps(name: str) -> dict[str, Any]:
     """A hash of the start weights, and the first losses."""
-    probe = made(name, SMALL)
-    settings = getattr(probe, "settings", None)
+    try:
+        settings = getattr(made(name, SMALL), "settings", None)
+    except NeurinoError as error:
+        return {"refused": str(error), "losses": []}
     changes: dict[str, Any] = {}
     os.environ["NNUNET_NEURINO_WEIGHTS"] = "none"
     if settings is not None:
@@ -218,9 +220,9 @@ def batch(trainer: Any, seed: int) -> dict[str, Any]:
 
 def fingerprint(name: str) -> dict[str, Any]:
     """Everything about one trainer."""
-    settings = getattr(made(name, SMALL), "settings", None)
-    record: dict[str, Any] = {"settings": settings.as_json() if settings else None}
-    record["epochs"] = made(name, SMALL).num_epochs
+    trainer = made(name, PLANS["cubic"])
+    settings = getattr(trainer, "settings", None)
+    record: dict[str, Any] = {"settings": settings.as_json() if settings else None, "epochs": trainer.num_epochs}
     record |= {kind: planned(name, contents) for kind, contents in PLANS.items()}
     return record | {"start": first_steps(name)}
 

@@ -98,7 +98,7 @@ def test_the_rate_changes_with_every_step_or_with_every_epoch(make: Make) -> Non
 
 def test_a_frozen_encoder_waits_and_then_learns(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     # As with pretrained weights, which this smallest network has none of.
-    monkeypatch.setattr("nnunet_neurino.trainers.neurino.find_source", lambda settings: Source(None))
+    monkeypatch.setattr("nnunet_neurino.trainers.trainer.find_source", lambda family, settings: Source(None))
     trainer = make("nnUNetTrainerNeurINO", frozen_epochs=2)
     before = weights(trainer, "encoder")
     decoder = weights(trainer, "decoder")
@@ -117,7 +117,7 @@ def test_a_frozen_encoder_waits_and_then_learns(make: Make, monkeypatch: pytest.
 def test_a_frozen_vit_still_learns_where_its_tubes_bend(
     make: Make, monkeypatch: pytest.MonkeyPatch, frozen_epochs: int
 ) -> None:
-    monkeypatch.setattr("nnunet_neurino.trainers.neurino.find_source", lambda settings: Source(None))
+    monkeypatch.setattr("nnunet_neurino.trainers.trainer.find_source", lambda family, settings: Source(None))
     trainer = make("nnUNetTrainerDINeuro", frozen_epochs=frozen_epochs, tube_length=16, tube_controls=5)
     before, gate = weights(trainer, "encoder.vit"), weights(trainer, "encoder.tubes.gate")
     kernels = weights(trainer, "encoder.tubes.views.0.weight")
@@ -285,11 +285,11 @@ def test_a_full_disk_is_said_in_one_line_and_keeps_the_last_checkpoint(
 
 def test_loss_terms_are_logged_as_the_mean_over_the_epoch(make: Make) -> None:
     trainer = make(tasl="localised", tasl_warmup_epochs=0.0)
-    assert trainer.loss_term_names
+    assert trainer.loss.term_names
     start_epoch(trainer)
     outputs = [trainer.train_step(batch(seed)) for seed in range(3)]
     trainer.on_train_epoch_end(outputs)
-    for name in trainer.loss_term_names:
+    for name in trainer.loss.term_names:
         key = f"loss_term/{name}"
         assert trainer.logger.get_value(key, 0) == pytest.approx(np.mean([output[key] for output in outputs]))
     assert trainer.logger.get_value("train_losses", 0) == pytest.approx(np.mean([o["loss"] for o in outputs]))

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import window_cases
-from nnunet_neurino.trainers.window_settings import WindowSettings
 from token_cases import Usage, cache, change_weights, encoded, prepared, states
 from window_cases import SHAPES, network, write_case
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.trainers.families.dinowindow import WindowSettings
 from nnunet_neurino.trainers.windows import token_cache
 
 

@@ -224,3 +224,17 @@ def test_a_trained_network_cannot_change_when_resumed() -> None:
     trainer = trainers.find(f"{BASE}_demo")
     with pytest.raises(NeurinoError, match=r"tubes True.*cannot become False"):
         resumed_settings({"plans": {}}, trainer.defaults, {"tubes": False}, "checkpoint.pth")
+
+
+def test_nnunet_crops_the_papers_blocks_whole_and_turns_them_in_plane_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path))
+    contents = plans((16, 96, 96)) | {"continue_training": False}
+    trainer = trainers.find(f"{BASE}_paper")(contents, "3d_fullres", 0, DATASET_JSON, torch.device("cpu"))
+    _, dummy_2d, initial_patch, _ = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    # Slices are neither mixed nor added: the loader cuts five of them, as many as a block of the paper's has.
+    assert dummy_2d
+    assert initial_patch[0] == 5
+    assert min(initial_patch[1:]) >= 100

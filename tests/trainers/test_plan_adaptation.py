@@ -21,7 +21,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.families import Family, families
 from nnunet_neurino.trainers.families.mednext import MedNeXtSettings
-from nnunet_neurino.trainers.families.neurino import NeurINOSettings
+from nnunet_neurino.trainers.families.neurino import PAPER, NeurINOSettings
 from nnunet_neurino.trainers.memory import training_memory
 from nnunet_neurino.trainers.plan_adaptation import adapt_plans
 
@@ -234,3 +234,19 @@ def test_triplane_needs_voxels_that_are_alike() -> None:
     assert flat["patch_size"] == [32, 64, 64]
     with pytest.raises(NeurinoError, match="treats all axes alike"):
         adapted(plans((20, 96, 96), (1.0, 0.3, 0.3), ((1, 1, 1), (1, 2, 2), (2, 2, 2))), triplane)
+
+
+def test_presets_take_their_strides_as_published_whatever_patch_and_spacing() -> None:
+    paper = NeurINOSettings(**PAPER, stem_stride=4)
+    for made in (plans(), plans((20, 96, 96), (1.0, 0.3, 0.3), ((1, 1, 1), (1, 2, 2), (2, 2, 2)))):
+        configuration = adapted(made, paper)
+        # A patch of 32 voxels ends at one voxel behind the 4x stem; before, the last halving was left out.
+        assert strides_of(configuration) == [[1, 1, 1], *[[2, 2, 2]] * 5]
+        assert configuration["architecture"]["arch_kwargs"]["kernel_depth"] == [3, 3, 3, 3]
+        assert configuration["patch_size"] == [32, 32, 32]
+    architecture = configuration["architecture"]
+    with torch.device("meta"):
+        network = get_network_from_plans(
+            architecture["network_class_name"], architecture["arch_kwargs"], [], 1, 2, allow_init=False
+        )
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(39.22e6, abs=5e3)

@@ -177,6 +177,30 @@ def test_a_resumed_run_has_the_rate_it_would_have_had_or_the_one_given_anew(make
     assert {group["weight_decay"] for group in other.optimizer.param_groups} == {0.0, 0.5}
 
 
+def test_a_checkpoint_of_an_earlier_version_is_resumed_with_what_is_still_a_setting(make: Make, tmp_path: Path) -> None:
+    trainer = make("nnUNetTrainerMedNeXt", size="S", lr=0.003)
+    path = tmp_path / "checkpoint.pth"
+    trainer.save_checkpoint(str(path))
+    checkpoint = torch.load(path, weights_only=False)
+    # As written before every network had settings of its own.
+    older = {"network": "mednext", "stem_stride": 2, "pretrained": False, "inflation": "center_sym", "rgb": "sum",
+             "frozen_epochs": 0, "layer_decay": 1.0}  # fmt: skip
+    checkpoint["init_args"]["neurino"]["settings"] |= older
+    checkpoint["init_args"]["plans"]["neurino_settings"] |= {"network": "mednext"}
+    torch.save(checkpoint, path)
+    for state in checkpoint["optimizer_state"]["state"].values():
+        assert "average" not in state
+    resumed = make("nnUNetTrainerMedNeXt", initialise=False)
+    resumed.plans_manager.plans["neurino_settings"] = {}
+    resumed.load_checkpoint(str(path))
+    assert (resumed.settings.size, resumed.settings.lr, resumed.settings.epochs) == ("S", 0.003, 10)
+    assert torch.equal(weights(resumed), weights(trainer))
+    resumed.save_checkpoint(str(path))
+    make("nnUNetTrainerMedNeXt", size="S", initialise=False).load_checkpoint(str(path))
+    with pytest.raises(NeurinoError, match="unknown setting 'network'"):
+        make("nnUNetTrainerMedNeXt", initialise=False, network="mednext")
+
+
 def test_settings_given_anew_count_or_are_refused(make: Make, tmp_path: Path) -> None:
     trainer = make(ema=0.9, weight_decay=0.0)
     start_epoch(trainer)

@@ -113,6 +113,12 @@ def test_an_arm_for_each_window() -> None:
     assert configuration["architecture"]["arch_kwargs"]["arms"] == [2, 2, 1]
 
 
+def test_the_paper_has_an_arm_for_each_window() -> None:
+    settings = trainers.find(f"{BASE}_paper").defaults
+    arms = adapted((64.0, 256.0, 128.0), settings)["architecture"]["arch_kwargs"]["arms"]
+    assert arms == [1, 2, 1]
+
+
 @pytest.mark.parametrize("single", [False, True])
 def test_less_memory_makes_a_smaller_part_of_the_volume(single: bool) -> None:
     sizes = []

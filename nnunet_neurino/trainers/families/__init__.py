@@ -8,10 +8,21 @@ folder that ``nnUNet_extTrainer`` names.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from nnunet_neurino.trainers.families.family import Axes, Family, Plan, families, family_of, register
+from nnunet_neurino.trainers.families.family import Axes, Family, Plan, families, family_of, family_of_network, register
 from nnunet_neurino.trainers.families.recipe import Recipe, TransferRecipe, Words
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Axes", "Family", "Plan", "Recipe", "TransferRecipe", "Words", "families", "family_of", "register"]
+__all__ = [
+    "Axes",
+    "Family",
+    "Plan",
+    "Recipe",
+    "TransferRecipe",
+    "Words",
+    "families",
+    "family_of",
+    "family_of_network",
+    "register",
+]

@@ -131,6 +131,7 @@ class DINOWindow(Family[WindowSettings]):
     plain = "a frozen DINOv3 ViT-S/16, windows, our defaults"
     settings = WindowSettings()
     network = "nnunet_neurino.networks.DINOWindow"
+    encoder_learns = False
     words: ClassVar[tuple[Words, ...]] = (
         {
             "B": ("DINOv3's ViT-B/16", {"size": "base_v3"}),

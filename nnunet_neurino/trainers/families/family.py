@@ -48,6 +48,7 @@ class Family(Generic[S]):
         settings: of the base without words.
         words: groups of words that change settings: a name has at most one of each group, in this order.
         network: dotted name of the network's class, as it is written into plans; None: that of nnU-Net's plan.
+        encoder_learns: whether the encoder is ever trained.
     """
 
     base: ClassVar[str]
@@ -56,6 +57,7 @@ class Family(Generic[S]):
     settings: S
     words: ClassVar[tuple[Words, ...]] = ()
     network: ClassVar[str | None] = None
+    encoder_learns: ClassVar[bool] = True
 
     # ---- the trainers -----------------------------------------------------------------------------------------------
 
@@ -150,3 +152,8 @@ def families() -> dict[str, Family[Any]]:
 def family_of(trainer: str) -> Family[Any] | None:
     """The family of a trainer's name (``nnUNetTrainerNeurINO_S``); None for trainers of others."""
     return _FAMILIES.get(trainer.partition("_")[0])
+
+
+def family_of_network(network: str) -> Family[Any] | None:
+    """A family with the network of this dotted name, as plans have it; None for networks of others."""
+    return next((family for family in _FAMILIES.values() if family.network == network), None)

@@ -29,7 +29,7 @@ class AveragedAdamW(torch.optim.AdamW):
     """
 
     AVERAGE = "average"
-    BUFFERS = "buffers"
+    BUFFERS: Any = "buffers"
     """Key of the state under which the buffers' averages are; all other keys are parameters."""
 
     def __init__(

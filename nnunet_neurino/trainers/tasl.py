@@ -56,7 +56,8 @@ class TASLHooks(LossTermHooks):
         if options.mode is None:
             return base
         labels = self.label_manager
-        tasl = TASL(options.mode, *options.lambdas, labels.has_regions, labels.ignore_label)
+        node, edge, path = options.lambdas
+        tasl = TASL(options.mode, node, edge, path, labels.has_regions, labels.ignore_label)
         scales: Any = None
         if options.per_scale and isinstance(base, DeepSupervisionWrapper):
             base, scales = base.loss, base.weight_factors
@@ -90,4 +91,5 @@ class PlainTASLTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = self.epochs or self.num_epochs
+        if self.epochs is not None:
+            self.num_epochs = self.epochs

@@ -188,9 +188,7 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed_with_what_is_still_a_sett
     checkpoint["init_args"]["neurino"]["settings"] |= older
     checkpoint["init_args"]["plans"]["neurino_settings"] |= {"network": "mednext"}
     torch.save(checkpoint, path)
-    for state in checkpoint["optimizer_state"]["state"].values():
-        assert "average" not in state
-    resumed = make("nnUNetTrainerMedNeXt", initialise=False)
+    resumed = make("nnUNetTrainerMedNeXt", size="S", initialise=False)
     resumed.plans_manager.plans["neurino_settings"] = {}
     resumed.load_checkpoint(str(path))
     assert (resumed.settings.size, resumed.settings.lr, resumed.settings.epochs) == ("S", 0.003, 10)
@@ -198,7 +196,7 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed_with_what_is_still_a_sett
     resumed.save_checkpoint(str(path))
     make("nnUNetTrainerMedNeXt", size="S", initialise=False).load_checkpoint(str(path))
     with pytest.raises(NeurinoError, match="unknown setting 'network'"):
-        make("nnUNetTrainerMedNeXt", initialise=False, network="mednext")
+        make("nnUNetTrainerMedNeXt", size="S", initialise=False, network="mednext")
 
 
 def test_settings_given_anew_count_or_are_refused(make: Make, tmp_path: Path) -> None:

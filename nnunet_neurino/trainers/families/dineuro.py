@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.families.family import Axes, Family, Plan, register
-from nnunet_neurino.trainers.families.patches import first_plan, fitted
+from nnunet_neurino.trainers.families.patches import patch_wise
 from nnunet_neurino.trainers.families.recipe import (
     BRIEF,
     EMA,
@@ -182,13 +182,8 @@ class DINeuro(Family[DINeuroSettings]):
             "tube_gate": settings.tube_gate,
             "checkpointing": settings.checkpointing,
         }
-        divisor = levels.totals[-1]  # any number of slices will do
-        plan = first_plan(configuration, settings, arch_kwargs, divisor)
-        if self.is_planned(configuration, arch_kwargs):
-            return plan
-        if settings.patch_size is None:
-            plan = Plan(_flatter(plan.patch_size), plan.batch_size, arch_kwargs)
-        return fitted(plan, settings, divisor, fits)
+        # Any number of slices will do.
+        return patch_wise(self, configuration, settings, arch_kwargs, levels.totals[-1], fits, _flatter)
 
     def weight_page(self, settings: DINeuroSettings) -> str | None:
         from nnunet_neurino.transfer.vit import VIT_PAGES

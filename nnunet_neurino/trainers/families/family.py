@@ -95,11 +95,6 @@ class Family(Generic[S]):
             tuple(architecture["_kw_requires_import"]),
         )
 
-    def is_planned(self, configuration: dict[str, Any], arch_kwargs: dict[str, Any]) -> bool:
-        """Whether a configuration is for this very network: then whoever wrote it chose its patch and batch."""
-        architecture = configuration["architecture"]
-        return bool(architecture["network_class_name"] == self.network and architecture["arch_kwargs"] == arch_kwargs)
-
     # ---- 2D weights -------------------------------------------------------------------------------------------------
 
     def weight_page(self, settings: S) -> str | None:

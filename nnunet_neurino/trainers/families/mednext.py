@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from nnunet_neurino.trainers.families.family import Family, Plan, register
-from nnunet_neurino.trainers.families.patches import first_plan, fitted, level_strides, stride_rows
+from nnunet_neurino.trainers.families.patches import level_strides, patch_wise, stride_rows, totals
 from nnunet_neurino.trainers.families.recipe import RELEASED_OPTIMISER, Recipe
 
 
@@ -55,9 +54,7 @@ class MedNeXtTASL(Family[MedNeXtSettings]):
             "strides": stride_rows(strides),
             "checkpointing": settings.checkpointing,
         }
-        divisor = tuple(math.prod(step[axis] for step in strides) for axis in range(3))
-        plan = first_plan(configuration, settings, arch_kwargs, divisor)
-        return plan if self.is_planned(configuration, arch_kwargs) else fitted(plan, settings, divisor, fits)
+        return patch_wise(self, configuration, settings, arch_kwargs, totals(strides), fits)
 
 
 @register

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, ClassVar
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.families.family import Axes, Family, Plan, register
-from nnunet_neurino.trainers.families.patches import first_plan, fitted, level_strides, stride_rows
+from nnunet_neurino.trainers.families.patches import level_strides, patch_wise, stride_rows, totals
 from nnunet_neurino.trainers.families.recipe import (
     BRIEF,
     EMA,
@@ -124,9 +123,7 @@ class NeurINO(Family[NeurINOSettings]):
             "kernel_depth": depths,
             "checkpointing": settings.checkpointing,
         }
-        divisor = tuple(math.prod(step[axis] for step in strides) for axis in range(3))
-        plan = first_plan(configuration, settings, arch_kwargs, divisor)
-        return plan if self.is_planned(configuration, arch_kwargs) else fitted(plan, settings, divisor, fits)
+        return patch_wise(self, configuration, settings, arch_kwargs, totals(strides), fits)
 
     def weight_page(self, settings: NeurINOSettings) -> str | None:
         from nnunet_neurino.transfer import hub

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nnunet_neurino.trainers.families.family import Axes, Plan
+from nnunet_neurino.trainers.families.family import Axes, Family, Plan
 from nnunet_neurino.trainers.families.recipe import Recipe
 
 SMALLEST_EDGE = 2
@@ -50,22 +51,47 @@ def stride_rows(strides: Sequence[Axes]) -> list[list[int]]:
     return [*rows, [1, 1, 1]] if len(rows) == 5 else rows
 
 
+def totals(strides: Sequence[Axes]) -> Axes:
+    """What all strides together divide each axis by."""
+    return tuple(math.prod(step[axis] for step in strides) for axis in range(3))
+
+
 def rounded_up(patch: Sequence[int], divisor: Axes) -> Axes:
     """The patch made a multiple of ``divisor`` along each axis."""
     return tuple(max(d, -(-int(p) // d) * d) for p, d in zip(patch, divisor, strict=True))
 
 
-def first_plan(configuration: dict[str, Any], settings: Recipe, arch_kwargs: dict[str, Any], divisor: Axes) -> Plan:
-    """Patch and batch of the settings, else of the plans, whatever the memory; the patch rounded up."""
-    patch = rounded_up(settings.patch_size or configuration["patch_size"], divisor)
-    return Plan(patch, settings.batch_size or configuration["batch_size"], arch_kwargs)
+def patch_wise(
+    family: Family[Any],
+    configuration: dict[str, Any],
+    settings: Recipe,
+    arch_kwargs: dict[str, Any],
+    divisor: Axes,
+    fits: Callable[[Plan], bool],
+    shaped: Callable[[Axes], Axes] = lambda patch: patch,
+) -> Plan:
+    """A plan for a network with these arguments: patch and batch of the settings, else of nnU-Net's plan.
 
+    The patch is rounded up to a multiple of ``divisor``. What the settings do not give is made smaller until the plan
+    fits into memory: the batch, down to 2, then the patch along its longest axis. If the configuration is one for this
+    very network already, its patch and batch stay: whoever wrote it chose them.
 
-def fitted(plan: Plan, settings: Recipe, divisor: Axes, fits: Callable[[Plan], bool]) -> Plan:
-    """The batch made smaller, down to 2, then the patch along its longest axis, until the plan fits into memory.
-
-    What the settings give stays.
+    Args:
+        family: whose network it is.
+        configuration: of the plans.
+        settings: patch and batch size, if they are given.
+        arch_kwargs: of the network.
+        divisor: what a patch is a multiple of along each axis.
+        fits: see ``Family.plan``.
+        shaped: the patch to start from, of a patch of nnU-Net's.
     """
+    patch = rounded_up(settings.patch_size or configuration["patch_size"], divisor)
+    plan = Plan(patch, settings.batch_size or configuration["batch_size"], arch_kwargs)
+    architecture = configuration["architecture"]
+    if architecture["network_class_name"] == family.network and architecture["arch_kwargs"] == arch_kwargs:
+        return plan
+    if settings.patch_size is None:
+        plan = replace(plan, patch_size=shaped(patch))
     while settings.batch_size is None and plan.batch_size > 2 and not fits(plan):
         plan = replace(plan, batch_size=plan.batch_size - 1)
     while settings.patch_size is None and not fits(plan):
@@ -79,8 +105,8 @@ def fitted(plan: Plan, settings: Recipe, divisor: Axes, fits: Callable[[Plan], b
 def _planned_strides(arch_kwargs: dict[str, Any]) -> list[Axes]:
     """From level to level of the plan's network; none of a network that does more than halve: go by the spacing."""
     rows = [tuple(int(s) for s in row) for row in arch_kwargs.get("strides", [])][1:]
-    while rows and rows[-1] == (1, 1, 1):  # stands for a head, see stride_rows
-        rows.pop()
+    if rows and rows[-1] == (1, 1, 1) and arch_kwargs.get("stem_stride") != 4:
+        rows.pop()  # of a network of ours: stands for the bottleneck's head, see stride_rows
     return [] if any(set(row) - {1, 2} for row in rows) else rows
 
 

@@ -71,11 +71,12 @@ def memory() -> Iterator[Result]:
 
 def weights() -> Iterator[Result]:
     """Where a new training would take its 2D weights from."""
+    from nnunet_neurino.trainers.families import families
     from nnunet_neurino.trainers.pretraining import VARIABLE, find_source
-    from nnunet_neurino.trainers.settings import TrainerSettings
     from nnunet_neurino.transfer import load_2d_weights
 
-    location = find_source(TrainerSettings()).location
+    family = families()["nnUNetTrainerNeurINO"]
+    location = find_source(family, family.settings).location
     named = os.environ.get(VARIABLE)
     if location is None:
         yield note(

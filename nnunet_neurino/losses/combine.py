@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.losses.tasl import TASL
+from nnunet_neurino.losses.tasl import TASL, TERMS
 
 _SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
@@ -34,6 +34,9 @@ class WithTASL(nn.Module):
         least: what ``base`` gives for a perfect prediction; published mode only. nnU-Net's cross-entropy - Dice gives
             -1 where the published cross-entropy + 1 - Dice gives 0. A factor on a negative loss would lower it.
     """
+
+    term_names = tuple(f"tasl_{name}" for name in TERMS)
+    """Of ``term_values``."""
 
     def __init__(
         self,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import pydoc
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +15,10 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
 
 from nnunet_neurino.losses import PortionedDiceCE
-from nnunet_neurino.trainers.architecture import Axes
+from nnunet_neurino.trainers.families import Axes
 from nnunet_neurino.trainers.memory_count import CudaOperations, LiveBytes
 from nnunet_neurino.trainers.optimisation import encoder_blocks
 
-T = TypeVar("T")
 CONTEXT_GIB = 0.75
 """CUDA's context, the libraries' kernels, and workspaces of convolutions."""
 
@@ -73,11 +70,6 @@ def training_memory(
         peak = int(trial(batch_size).max())
     moments = (2 + ema) * _trained_bytes(_module(network, _frozen(arch_kwargs), channels, classes, frozen))
     return (peak + moments) / 2**30 + CONTEXT_GIB
-
-
-def first_that_fits(candidates: Sequence[T], fits: Callable[[T], bool]) -> T:
-    """The first that fits of candidates that take less and less memory, by bisection; the last one if none does."""
-    return candidates[min(bisect_left(candidates, True, key=fits), len(candidates) - 1)]
 
 
 @lru_cache(maxsize=1024)

@@ -16,8 +16,8 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks import DINOWindow
 from nnunet_neurino.networks.geometry import Triple
 from nnunet_neurino.networks.window_grid import Region, WindowGrid
-from nnunet_neurino.trainers.token_cache import TokenCache
-from nnunet_neurino.trainers.volume_copies import CopyRecipe, VolumeCopy, padded_shape
+from nnunet_neurino.trainers.windows.copies import CopyRecipe, VolumeCopy, padded_shape
+from nnunet_neurino.trainers.windows.token_cache import TokenCache
 
 
 class CachedWindows:

@@ -13,17 +13,17 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.losses import PortionedDiceCE
 from nnunet_neurino.networks import DINOWindow
 from nnunet_neurino.networks.two_pass import per_window, two_pass
-from nnunet_neurino.trainers.neurino import NeurINOTrainer
-from nnunet_neurino.trainers.token_cache import TokenCache
-from nnunet_neurino.trainers.volume_copies import PLAIN, CopyRecipe
-from nnunet_neurino.trainers.window_loader import WindowLoader
-from nnunet_neurino.trainers.window_settings import WindowSettings
+from nnunet_neurino.trainers.families.dinowindow import WindowSettings
+from nnunet_neurino.trainers.trainer import Trainer
+from nnunet_neurino.trainers.windows.copies import PLAIN, CopyRecipe
+from nnunet_neurino.trainers.windows.loader import WindowLoader
+from nnunet_neurino.trainers.windows.token_cache import TokenCache
 
 CACHE_FOLDER = "neurino_tokens"
 """In nnU-Net's folder of the preprocessed data set."""
 
 
-class WindowTrainer(NeurINOTrainer):
+class WindowTrainer(Trainer):
     """Only the decoder is trained. ``settings`` are ``WindowSettings``."""
 
     settings: WindowSettings
@@ -48,14 +48,14 @@ class WindowTrainer(NeurINOTrainer):
         """No: each window goes through the network by itself, twice."""
         return False
 
-    def wrap_loss(self, base: nn.Module) -> nn.Module:
-        """nnU-Net's loss, with the memory of a portion of the volume."""
+    def voxel_loss(self) -> nn.Module:
+        """Dice and cross-entropy as nnU-Net's, with the memory of a portion of the volume."""
         batch_dice = self.configuration_manager.batch_dice
-        if not (self.is_ddp and batch_dice):  # then sums of several processes are needed, which only nnU-Net's gathers
-            labels = self.label_manager
-            alone = self.settings.tasl is None and self.settings.loss_over == "volume"
-            base = PortionedDiceCE(labels.has_regions, labels.ignore_label, batch_dice, over_logits=alone)
-        return super().wrap_loss(base)
+        if self.is_ddp and batch_dice:  # sums of several processes are needed, which only nnU-Net's gathers
+            return super().voxel_loss()
+        labels = self.label_manager
+        alone = self.settings.tasl is None and self.settings.loss_over == "volume"
+        return PortionedDiceCE(labels.has_regions, labels.ignore_label, batch_dice, over_logits=alone)
 
     def add_gradients(self, data: Any, target: torch.Tensor) -> torch.Tensor:
         """Two passes, or, for comparison, the mean of the windows' losses."""

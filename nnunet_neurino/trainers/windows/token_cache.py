@@ -26,13 +26,12 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks import DINOWindow
 from nnunet_neurino.networks.geometry import Triple
 from nnunet_neurino.networks.vit import PATCH
-from nnunet_neurino.trainers.token_file import TokenFile, what_is_noted
-from nnunet_neurino.trainers.volume_copies import CopyRecipe, VolumeCopy
+from nnunet_neurino.trainers.windows.copies import CopyRecipe, VolumeCopy
+from nnunet_neurino.trainers.windows.token_file import TokenFile, what_is_noted
 
 TOKENS_VERSION = 2
 """To be raised when the same network and data give other tokens than before."""
 
-_MIB, _GIB = 2**20, 2**30
 _SPARE = 256 * 2**20, 0.05
 """Bytes that are left free on the disk; and as a share of what is written."""
 _NAME = re.compile(r"(?P<case>.+)__copy(?P<number>\d+)\.(npy|json)")
@@ -54,10 +53,6 @@ class TokenCache:
         patch: voxels (z, y, x) that a volume has at the least.
         source: nnU-Net's data set of preprocessed cases.
         identity: JSON-able, what else decides about the data: the plans' identifier, ``configuration``, normalisation.
-
-    Attributes:
-        folder: where the files lie.
-        recipe: of the copies.
     """
 
     def __init__(
@@ -286,7 +281,7 @@ class _Plan:
 
 
 def _size(size: int) -> str:
-    return f"{size / _GIB:.3g} GiB" if size > 0.1 * _GIB else f"{size / _MIB:.3g} MiB"
+    return f"{size / 2**30:.3g} GiB" if size > 0.1 * 2**30 else f"{size / 2**20:.3g} MiB"
 
 
 def weights_hash(module: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""Everything a NeurINO trainer can be told, in one place; a variant is the same with other values."""
+"""What trainers of all networks can be told, the words of their names that mean the same for all, shared presets."""
 
 from __future__ import annotations
 
@@ -7,29 +7,19 @@ import math
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from nnunet_neurino.errors import NeurinoError
 
 PLANS_KEY = "neurino_settings"
 """Key of a plans file under which settings given on the command line are kept (the changed ones only)."""
 
+R = TypeVar("R", bound="Recipe")
+
 
 @dataclass(frozen=True)
-class TrainerSettings:
-    """Recipe of a training. The defaults are those of ``nnUNetTrainerNeurINO``.
-
-    Network (recorded in the plans, fixed once training has begun):
-
-    Attributes:
-        network: ``"neurino"``, or the baseline ``"mednext"``.
-        size: encoder, ``"tiny"``, ``"small"``, ``"base"`` or ``"large"`` (DINOv3 ConvNeXt), or ``"atto"`` (for
-            trials on a CPU). MedNeXt's are ``"S"``, ``"B"``, ``"M"`` and ``"L"``.
-        stem_stride: reduction of the first layer, 2 (keeps thin neurites) or 4 (cheaper).
-        grn: global response normalisation in the decoder.
-        norm: normalisation in the decoder: ``"group"`` (each patch by itself), ``"layer"`` or ``"batch"``
-            (published).
-        checkpointing: compute activations again in the backward pass instead of keeping them: less memory, more time.
+class Recipe:
+    """What every trainer can be told.
 
     Data:
 
@@ -41,14 +31,6 @@ class TrainerSettings:
         mirroring: mirror patches in training and, with ``tta``, average over mirrored images in prediction.
         tta: do that averaging (eight times the time of prediction and validation).
 
-    2D weights (read once, when training starts from nothing):
-
-    Attributes:
-        pretrained: start from 2D weights when there are any; False never looks.
-        inflation: ``"center"``, ``"average"``, ``"center_sym"`` or ``"triplane"``: from 2D to 3D kernels.
-        rgb: from three input channels to the data's: ``"sum"``, ``"mean"`` or ``"repeat"``.
-        frozen_epochs: epochs during which the pretrained encoder is not trained; -1 for good.
-
     Optimisation (AdamW):
 
     Attributes:
@@ -59,8 +41,6 @@ class TrainerSettings:
         weight_decay: AdamW's decoupled weight decay; norms and biases are exempt unless ``decay_all``.
         decay_all: decay norms and biases, too (published).
         eps: AdamW's epsilon.
-        layer_decay: factor on the learning rate for each block of the pretrained encoder away from the decoder;
-            1 for one rate everywhere. It is not applied to an encoder that starts from nothing.
         warmup_epochs: linear rise of the learning rate, at most a tenth of the epochs.
         poly_power: exponent of the polynomial decay that follows.
         stepwise: change the rate at every step; False: at every epoch (published).
@@ -68,7 +48,6 @@ class TrainerSettings:
         ema: decay of the moving average of the weights that is validated, saved and used for prediction; 0 for
             none. The average starts quickly: step n uses ``min(ema, (1 + n) / (10 + n))``.
         full_precision: train without mixed precision on CUDA (the released code does).
-        bottleneck_loss: also supervise the coarsest head (published); nnU-Net gives its last one no weight.
 
     Loss:
 
@@ -79,24 +58,12 @@ class TrainerSettings:
         tasl_warmup_epochs: epochs over which the localised form comes in, at most a tenth of the epochs.
     """
 
-    network: str = "neurino"
-    size: str = "tiny"
-    stem_stride: int = 2
-    grn: bool = True
-    norm: str = "group"
-    checkpointing: bool = False
-
     patch_size: tuple[int, int, int] | None = None
     batch_size: int | None = None
     memory: float = 12.0
     oversample_foreground: float = 0.33
     mirroring: bool = True
     tta: bool = True
-
-    pretrained: bool = True
-    inflation: str = "center_sym"
-    rgb: str = "sum"
-    frozen_epochs: int = 0
 
     epochs: int = 250
     iterations: int = 250
@@ -105,34 +72,50 @@ class TrainerSettings:
     weight_decay: float = 1e-2
     decay_all: bool = False
     eps: float = 1e-8
-    layer_decay: float = 0.9
     warmup_epochs: float = 5.0
     poly_power: float = 0.9
     stepwise: bool = True
     clip: float = 12.0
     ema: float = 0.0
     full_precision: bool = False
-    bottleneck_loss: bool = False
 
     tasl: Literal["localised", "published"] | None = "localised"
     tasl_weight: float = 1.0
     tasl_lambdas: tuple[float, float, float] = (1.0, 0.5, 0.5)
     tasl_warmup_epochs: float = 10.0
 
-    fixed: ClassVar[tuple[str, ...]] = ("network", "size", "stem_stride", "grn", "norm", "patch_size")
+    fixed: ClassVar[tuple[str, ...]] = ("patch_size",)
     """Settings that a trained network depends on: they cannot be changed when a training is resumed."""
 
     of_the_optimiser: ClassVar[tuple[str, ...]] = ("frozen_epochs", "decay_all", "layer_decay")
     """Settings by which parameters are grouped: what an optimiser has saved fits no other groups."""
 
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"tasl": ("localised", "published", None)}
+    """Values of the settings that take no others."""
+
+    # What the trainer asks of every recipe, for recipes that have no such setting.
+
+    @property
+    def pretrained(self) -> bool:
+        return False
+
+    @property
+    def frozen_epochs(self) -> int:
+        return 0
+
+    @property
+    def layer_decay(self) -> float:
+        return 1.0
+
+    @property
+    def bottleneck_loss(self) -> bool:
+        return False
+
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                listing = ", ".join(map(str, choices))
+        for name, known in self.choices.items():
+            if getattr(self, name) not in known:
+                listing = ", ".join(map(str, known))
                 raise NeurinoError(f"setting {name} is {getattr(self, name)!r}; choose one of {listing}")
-        if self.size not in SIZES[self.network]:
-            listing = ", ".join(SIZES[self.network])
-            raise NeurinoError(f"setting size is {self.size!r}; choose one of {listing} for {self.network}")
         for name in ("epochs", "iterations", "val_iterations", "batch_size", "lr", "memory", "clip", "eps"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -144,13 +127,11 @@ class TrainerSettings:
             value = getattr(self, name)
             if value is not None and (len(value) != 3 or not all(least <= number < math.inf for number in value)):
                 raise NeurinoError(f"setting {name} is {value}; 3 numbers of at least {least} are needed")
-        if self.frozen_epochs < -1:
-            raise NeurinoError(f"setting frozen_epochs is {self.frozen_epochs}; give epochs, or -1 for good")
-        for name, (low, high) in {"layer_decay": (0, 1), "ema": (0, 1), "oversample_foreground": (0, 1)}.items():
-            if not low <= getattr(self, name) <= high:
-                raise NeurinoError(f"setting {name} is {getattr(self, name)}; it must lie in {low} to {high}")
+        for name in ("layer_decay", "ema", "oversample_foreground"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise NeurinoError(f"setting {name} is {getattr(self, name)}; it must lie in 0 to 1")
 
-    def replaced(self, changes: dict[str, Any]) -> TrainerSettings:
+    def replaced(self: R, changes: dict[str, Any]) -> R:
         """These settings with ``changes``, which may come from a JSON file (lists for tuples, 1 for 1.0)."""
         found = typing.get_type_hints(type(self))
         hints = {field.name: found[field.name] for field in dataclasses.fields(self)}
@@ -160,22 +141,66 @@ class TrainerSettings:
         typed = {name: _converted(name, value, hints[name]) for name, value in changes.items()}
         return dataclasses.replace(self, **typed)
 
+    def restored(self: R, record: dict[str, Any]) -> R:
+        """As ``replaced``, from a checkpoint: names of an earlier version that are no settings now are passed over."""
+        return self.replaced({name: value for name, value in record.items() if name in self.as_json()})
+
     def as_json(self) -> dict[str, Any]:
         """All settings as JSON-able values."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
 
-VIT_SIZES = ("small", "base", "small_v3", "base_v3", "atto", "atto_v3")
-SIZES = {
-    "neurino": ("tiny", "small", "base", "large", "atto"),
-    "mednext": ("S", "B", "M", "L"),
-    "dineuro": VIT_SIZES,
-    "dino_window": VIT_SIZES,
+@dataclass(frozen=True)
+class TransferRecipe(Recipe):
+    """What a trainer can be told whose encoder starts from 2D weights and is trained on; they are read once.
+
+    Attributes:
+        pretrained: start from 2D weights when there are any; False never looks.
+        inflation: how 3D kernels are made of 2D ones.
+        rgb: from three input channels to the data's: ``"sum"``, ``"mean"`` or ``"repeat"``.
+        frozen_epochs: epochs during which the pretrained encoder is not trained; -1 for good.
+        layer_decay: factor on the learning rate for each block of the pretrained encoder away from the decoder;
+            1 for one rate everywhere. It is not applied to an encoder that starts from nothing.
+    """
+
+    pretrained: bool = True
+    inflation: str = "center"
+    rgb: str = "sum"
+    frozen_epochs: int = 0
+    layer_decay: float = 1.0
+
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {**Recipe.choices, "rgb": ("sum", "mean", "repeat")}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frozen_epochs < -1:
+            raise NeurinoError(f"setting frozen_epochs is {self.frozen_epochs}; give epochs, or -1 for good")
+
+
+Words = dict[str, tuple[str, dict[str, Any]]]
+"""Words of a trainer's name of which it may have one: what they mean, and the settings they change."""
+
+START: Words = {
+    "scratch": ("no 2D weights, none looked for", {"pretrained": False}),
+    "frozen": ("the pretrained encoder is never trained", {"frozen_epochs": -1}),
+    "frozen10": ("the pretrained encoder is not trained for the first 10 epochs", {"frozen_epochs": 10}),
 }
+WITH_TASL: Words = {"TASL": ("with the topology-aware loss", {"tasl": "localised"})}
+WITHOUT_TASL: Words = {"noTASL": ("without the topology-aware loss", {"tasl": None})}
+EMA: Words = {"EMA": ("a moving average of the weights is validated and saved", {"ema": 0.999})}
+NO_MIRRORING: Words = {"NoMirroring": ("no mirroring in training and prediction", {"mirroring": False})}
+
+RELEASED_OPTIMISER: dict[str, Any] = {
+    "weight_decay": 3e-5,
+    "decay_all": True,
+    "eps": 1e-4,
+    "warmup_epochs": 0.0,
+    "stepwise": False,
+}
+"""Of the released code of both NeurINO and MedNeXt."""
+
 BRIEF: dict[str, Any] = {
-    "size": "atto",
     "batch_size": 2,
-    "pretrained": False,
     "epochs": 8,
     "iterations": 25,
     "val_iterations": 2,
@@ -185,17 +210,6 @@ BRIEF: dict[str, Any] = {
     "tta": False,
 }
 """What the demo trainers of all networks have in common: minutes on a CPU."""
-
-_CHOICES: dict[str, tuple[Any, ...]] = {
-    "network": tuple(SIZES),
-    "stem_stride": (2, 4),
-    "norm": ("group", "batch", "layer"),
-    "inflation": ("center", "average", "center_sym", "triplane"),
-    "rgb": ("sum", "mean", "repeat"),
-    "tasl": ("localised", "published", None),
-}
-
-ARCHITECTURE = TrainerSettings.fixed
 
 
 def _converted(name: str, value: Any, hint: Any) -> Any:

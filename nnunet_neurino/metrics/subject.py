@@ -1,4 +1,4 @@
-"""What is to be scored: a mask or a tree, with its voxel size, read from any file that the house reads."""
+"""What is to be scored: a mask or a tree, with its voxel size, read from any file that the package reads."""
 
 from __future__ import annotations
 

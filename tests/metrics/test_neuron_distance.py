@@ -199,8 +199,8 @@ def test_samples_that_are_kept_stand_for_the_others(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys.modules[neuron_distance.__module__], "_MOST_BETWEEN", 10_000)
     some = neuron_distance(pred, truth, 40)
     assert (some.n_points_pred, some.n_points_truth) == (every.n_points_pred, every.n_points_truth)
-    for name in ("esa", "dsa", "pds"):
-        assert getattr(some, name) == pytest.approx(getattr(every, name), rel=0.01), name
+    for name, accuracy in (("esa", 0.01), ("dsa", 0.01), ("pds", 0.03)):
+        assert getattr(some, name) == pytest.approx(getattr(every, name), rel=accuracy), name
 
 
 def test_a_tree_in_nanometres_is_its_own_equal() -> None:

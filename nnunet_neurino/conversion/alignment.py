@@ -14,9 +14,10 @@ from nnunet_neurino.conversion.offset import climb, likely_shifts
 from nnunet_neurino.conversion.placement import FLIPS, Placement, inside_share
 from nnunet_neurino.swc import Tree
 
-# The chance of a mistake by which a placement must beat each of its rivals; and each of its surroundings, which keep
-# a tracing from being found on bright tissue that is not its own; and a count that of the same, now certain, flip.
-_DOUBT, _PEAK_DOUBT, _COUNT_DOUBT = 1e-3, 0.05, 0.05
+# The chance of a mistake by which a placement must beat its rivals, and by which one shift must beat another. An
+# easier test will do for an unshifted placement against a shift, since that is the luckiest of a million shifts; for
+# a placement against its surroundings, lest a tracing is found on bright tissue that is not its own; and for a count.
+_DOUBT, _SHIFT_DOUBT, _EASY_DOUBT = 1e-3, 1e-2, 0.05
 # Two placements draw the same picture when nearly all points of one are this close to the other, voxels.
 _SAME, _NEARLY_ALL = 2.0, 95
 
@@ -90,7 +91,7 @@ def check_alignment(
 
     rivals = [p for p in contest.evidence if not contest.same_place(p, best)]
     peak = contest.is_peak(best)
-    clear = peak and all(contest.beats(best, rival) for rival in rivals)
+    clear = peak and all(contest.beats(best, rival, _allowed(best, rival)) for rival in rivals)
     if clear:
         best = contest.count(best, stored)
     contrast = contest.contrast
@@ -112,6 +113,13 @@ def check_alignment(
         runner_up_contrast=contrast(second),
         symmetrical=contest.same_picture(second, stored),
     )
+
+
+def _allowed(one: Placement, other: Placement) -> float:
+    """The chance of a mistake by which ``one`` must beat ``other``."""
+    if not any(other.shift):
+        return _DOUBT
+    return _SHIFT_DOUBT if any(one.shift) else _EASY_DOUBT
 
 
 @dataclass
@@ -164,14 +172,14 @@ class _Contest:
 
     def is_peak(self, placement: Placement) -> bool:
         """Does the tracing lie better there than a few voxels away in any direction?"""
-        return self.evidence[placement].doubt_of_peak() < _PEAK_DOUBT
+        return self.evidence[placement].doubt_of_peak() < _EASY_DOUBT
 
     def count(self, best: Placement, stored: Placement) -> Placement:
         """The count for the flip, unit and shift of ``best``: from 0, or as stored, unless it is from 1 beyond doubt."""
         usual = stored if self.same_place(best, stored) else replace(best, first=0)
         if best == usual or usual not in self.evidence:
             return best
-        return best if self.beats(best, usual, _DOUBT if usual == stored else _COUNT_DOUBT) else usual
+        return best if self.beats(best, usual, _DOUBT if usual == stored else _EASY_DOUBT) else usual
 
     def same_place(self, one: Placement, other: Placement) -> bool:
         """Do the two differ by a few voxels only, as counting from 0 and from 1 do?"""

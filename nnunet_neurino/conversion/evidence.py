@@ -11,7 +11,7 @@ from nnunet_neurino.swc import Tree
 
 #: Coordinates beyond this lie in no image; lengths would overflow.
 FAR = 1e6
-_MOST_POINTS = 4000
+_MOST_POINTS = 2000
 _SAMPLE = 2_000_000
 # A voxel and the 26 around it, with their weights: the signal of a thin neurite, less noise.
 _BLOCK = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
@@ -54,7 +54,9 @@ class Brightness:
         """Mean share of darker voxels around the positions (n, 3) inside the image; 0.5 when there are none."""
         limit = np.array(self.image.shape[::-1]) - 0.5
         inside = xyz[((xyz >= -0.5) & (xyz < limit)).all(axis=1)]
-        return float((self._look_up(self._darker, inside[:, None] + _BLOCK, 0.5) @ _WEIGHTS).mean()) if len(inside) else 0.5
+        if not len(inside):
+            return 0.5
+        return float((self._look_up(self._darker, inside[:, None] + _BLOCK, 0.5) @ _WEIGHTS).mean())
 
     def _look_up(self, table: np.ndarray, xyz: np.ndarray, outside: float = 0.0) -> np.ndarray:
         shape = np.array(self.image.shape)

@@ -23,6 +23,8 @@ from nnunet_neurino.images.stack import Spacing
 RECORDS = "conversion"
 # float32, in which nnU-Net works, counts without gaps up to here.
 _EXACT = 2**24
+# A label of fewer voxels is no neuron's.
+_LEAST_DRAWN = 20
 _KEPT_TYPES = ("uint8", "uint16", "int16", "float32")
 
 
@@ -128,9 +130,10 @@ def _write_parts(
         name = case.name if not is_block else case.name + "_z{}y{}x{}".format(*(s.start for s in box))
         pending.append((name, box, mask if len(boxes) == 1 else None))
         foreground.append(share)
-    if label is not None and not drawn and not settings.allow_empty:
+    if label is not None and drawn < _LEAST_DRAWN and not settings.allow_empty:
+        size = f"has {drawn} voxels only" if drawn else "is empty, no voxel of the image is foreground"
         raise NeurinoError(
-            f"{case.tracing or case.mask}: the label is empty, no voxel of the image is foreground; check that it "
+            f"{case.tracing or case.mask}: the label {size}; check that it "
             "belongs to the image (--allow-empty keeps such cases)"
         )
     if not pending:

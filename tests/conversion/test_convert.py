@@ -81,8 +81,11 @@ def test_y_up_is_told_and_mended_only_when_asked(make_pairs: Make, tmp_path: Pat
     data = make_pairs(2, "yup", y_up)
     assert convert(truth, tmp_path / "a") == 0
     capsys.readouterr()
-    assert convert(data, tmp_path / "b") == 0
-    assert capsys.readouterr().out.count("WARNING: the tracing fits the image better y flipped") == 2
+    assert convert(data, tmp_path / "b") == 1
+    told = capsys.readouterr().out
+    assert told.count("WARNING: the tracing fits the image better y flipped") == 2
+    assert "2 tracings lie better elsewhere (cell0, cell1)" in told
+    assert convert(data, tmp_path / "kept", "--keep-orientation") == 0
     assert convert(data, tmp_path / "c", "--fix-orientation") == 0
     for case in ("cell0", "cell1"):
         right, wrong, mended = (

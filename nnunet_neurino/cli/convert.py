@@ -1,9 +1,10 @@
 """Turn SWC tracings (or masks) and image stacks into an nnU-Net raw data set.
 
-Images and tracings are paired by name, or by a table (--pairs). What is odd in a file is mended and told, each tracing
-is compared with its image (flipped axes, counting from 1, micrometres), labels are drawn, and conversion_report.json
-and contact_sheet.png show all of it. A case that cannot be used is told and the others are converted; the exit status
-is then 1, as it is when a tracing lies elsewhere and that was neither fixed nor kept (--keep-orientation). A stopped run goes on when the same command is given again.
+Images and tracings are paired by name, or by a table (--pairs). What is odd in a file is mended and told, each
+tracing is compared with its image (flipped axes, counting from 1, micrometres), labels are drawn, and
+conversion_report.json and contact_sheet.png show all of it. A case that cannot be used is told and the others are
+converted; the exit status is then 1, as it is when a tracing lies elsewhere and that was neither fixed nor kept
+(--keep-orientation). A stopped run goes on when the same command is given again.
 """
 
 from __future__ import annotations
@@ -165,8 +166,9 @@ def convert(cases: Sequence, args: argparse.Namespace, notes: Sequence[str] = ()
         print(note)
     misplaced = [r["case"] for r in result.converted if r.get("alignment", {}).get("misplaced")]
     if misplaced and not args.keep_orientation:
+        names = ", ".join(misplaced[:5]) + ", ..." * (len(misplaced) > 5)
         print(
-            f"{len(misplaced)} tracings lie better elsewhere ({', '.join(misplaced[:5])}{', ...' * (len(misplaced) > 5)}): "
+            f"{len(misplaced)} tracings lie better elsewhere ({names}): "
             "--fix-orientation moves those that are clear, --keep-orientation takes all as they are"
         )
     n_test = sum(r["set"] == "test" for r in result.converted)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from nnunet_neurino.conversion.evidence import NEAR, Brightness, Evidence, points_along
-from nnunet_neurino.conversion.offset import climb, likely_shifts
+from nnunet_neurino.conversion.offset import likely_shifts
 from nnunet_neurino.conversion.placement import FLIPS, Placement, inside_share
 from nnunet_neurino.swc import Tree
 
@@ -175,7 +175,7 @@ class _Contest:
         return self.evidence[placement].doubt_of_peak() < _EASY_DOUBT
 
     def count(self, best: Placement, stored: Placement) -> Placement:
-        """The count for the flip, unit and shift of ``best``: from 0, or as stored, unless it is from 1 beyond doubt."""
+        """``best`` as stored, or counted from 0, unless it is counted from 1 beyond doubt."""
         usual = stored if self.same_place(best, stored) else replace(best, first=0)
         if best == usual or usual not in self.evidence:
             return best
@@ -190,7 +190,9 @@ class _Contest:
     def same_picture(self, one: Placement, other: Placement) -> bool:
         """Does the tracing look the same, as a symmetrical one does when it is flipped?"""
         a, b = self.voxels(one), self.voxels(other)
-        apart = max(np.percentile(KDTree(b).query(a)[0], _NEARLY_ALL), np.percentile(KDTree(a).query(b)[0], _NEARLY_ALL))
+        apart = max(
+            np.percentile(KDTree(b).query(a)[0], _NEARLY_ALL), np.percentile(KDTree(a).query(b)[0], _NEARLY_ALL)
+        )
         return bool(apart <= _SAME)
 
     def contrast(self, placement: Placement) -> float:

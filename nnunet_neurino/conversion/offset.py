@@ -40,7 +40,7 @@ def likely_shifts(brightness: Brightness, points: list[np.ndarray]) -> Iterator[
     for way, all_points in enumerate(points):
         few = all_points[:: len(all_points) // _MOST_POINTS + 1]
         for start in _peaks(spectrum, grid, few, factor, reduced.shape):
-            yield way, climb(lambda moved: float(brightness.rarity(few + moved).sum()), start, factor)  # noqa: B023
+            yield way, _climb(lambda moved: float(brightness.rarity(few + moved).sum()), start, factor)  # noqa: B023
 
 
 def _reduced_ranks(image: np.ndarray, factor: int) -> np.ndarray:
@@ -75,7 +75,7 @@ def _peaks(
     return result
 
 
-def climb(measure: Callable[[np.ndarray], float], start: np.ndarray, size: int = 1) -> np.ndarray:
+def _climb(measure: Callable[[np.ndarray], float], start: np.ndarray, size: int = 1) -> np.ndarray:
     """Climb from ``start`` to the best whole shift (x, y, z) nearby, with steps of ``size`` and then smaller ones."""
     steps = np.concatenate([np.eye(3), -np.eye(3)])
     best, value = start, measure(start)

@@ -148,7 +148,7 @@ class _Contest:
 
     def shifted(self, placements: list[Placement]) -> list[Placement]:
         """The placements with the likeliest shifts, those apart from the ones that are known already."""
-        result = []
+        result: list[Placement] = []
         for micrometre in {p.micrometre for p in placements}:
             ways = [p for p in placements if p.micrometre == micrometre]
             points = [self.voxels(p) for p in ways]

@@ -398,7 +398,9 @@ def test_every_shared_pair_converts(shared_data: Path, tmp_path: Path):
     assert convert(data, tmp_path / "raw", "--specimen", rule) == 0
     report = report_of(tmp_path / "raw")
     assert report["converted"] == len(list(data.iterdir())) >= 15
-    assert all(c["alignment"]["best"] == "as stored" and c["alignment"]["clear"] for c in report["cases"])
+    alignments = [c["alignment"] for c in report["cases"]]
+    assert all(a["best"] == "as stored" and not a["misplaced"] for a in alignments)
+    assert sum(a["clear"] for a in alignments) >= 0.8 * len(alignments)
     assert all(c["foreground"][0] > 0 for c in report["cases"])
 
 

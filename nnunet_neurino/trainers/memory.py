@@ -90,10 +90,11 @@ def _trial(
     live, cuda = LiveBytes([*module.parameters(), *module.buffers()]), CudaOperations(not full_precision)
     with live, cuda:
         image = torch.empty((batch_size, made_of[2], *patch_size), device="meta")
-        if hasattr(module, "trial_step"):
+        own_step: Any = getattr(module, "trial_step", None)
+        if own_step is not None:
             portion = max(2**18, math.prod(patch_size) // 128)  # smaller ones take the trial seconds and save nothing
             portioned, target = PortionedDiceCE(portion=portion, over_logits=not tasl), _target(image)
-            module.trial_step(image, lambda logits: portioned(logits, target) + (_beside(logits) if tasl else 0))
+            own_step(image, lambda logits: portioned(logits, target) + (_beside(logits) if tasl else 0))
         else:
             loss = _nnunet_loss(module(image), tasl)
             cuda.forget_casts()
@@ -123,7 +124,7 @@ def _beside(logits: Tensor) -> Tensor:
 
 
 def _backward(loss: Tensor) -> None:
-    """``loss.backward()`` would leave the modes, in which checkpointed blocks are to be computed again; this does not."""
+    """``loss.backward()`` would leave the modes, in which checkpointed blocks are to be computed again; this stays."""
     torch.autograd.Variable._execution_engine.run_backward(
         (loss,), (torch.ones_like(loss),), False, False, (), True, accumulate_grad=True
     )

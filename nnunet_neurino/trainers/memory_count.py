@@ -87,8 +87,8 @@ def _made(described: Any) -> Any:
 # The operations, by name, that torch.autocast("cuda") runs in float16, in float32, and in the widest type given.
 _HALF = """conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear matmul __matmul__ mm bmm addmm
     baddbmm einsum prelu scaled_dot_product_attention"""
-_SINGLE = """layer_norm group_norm rms_norm norm softmax log_softmax sum prod cumsum exp log pow __pow__ rsqrt reciprocal
-    softplus logsumexp cross_entropy nll_loss mse_loss l1_loss binary_cross_entropy_with_logits interpolate"""
+_SINGLE = """layer_norm group_norm rms_norm norm softmax log_softmax sum prod cumsum exp log pow __pow__ rsqrt
+    reciprocal logsumexp cross_entropy nll_loss mse_loss l1_loss binary_cross_entropy_with_logits interpolate"""
 _WIDEST = "addcmul addcdiv dot grid_sample index_put scatter_add tensordot"
 _CAST = {
     name: dtype

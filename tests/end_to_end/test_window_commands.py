@@ -134,8 +134,8 @@ def test_other_weights_make_other_tokens(workplace: Workplace, weights: Path, mo
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(weights)
-    assert torch.equal(state["encoder.vit.cls_token"], tensors["cls_token"])
-    tensors["blocks.0.fc1.weight"] += 0.01
+    assert torch.equal(state["encoder.cls_token"], tensors["cls_token"])
+    tensors["blocks.0.mlp.fc1.weight"] += 0.01
     other = weights.with_name("other.safetensors")
     save_file(tensors, other)
     monkeypatch.setenv("NNUNET_NEURINO_WEIGHTS", str(other))

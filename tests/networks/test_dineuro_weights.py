@@ -109,7 +109,7 @@ def test_into_a_network_in_place(
     assert {id(p) for p in network.parameters()} == kept
     # Two channels: each has half of the grey kernel.
     grey = state["patch_embed.proj.weight"].sum(1)
-    weight = network.encoder.embedding.conv.weight
+    weight = network.encoder.patch_embed.proj.weight
     torch.testing.assert_close(weight.sum((1, 2)), grey, atol=1e-6, rtol=1e-5)
     assert torch.equal(weight[:, 0], weight[:, 1])
     assert (torch.count_nonzero(weight[:, :, 0]) == 0) == (rule == "center")

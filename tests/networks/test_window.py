@@ -237,5 +237,5 @@ def test_weights_of_another_vit_are_refused_and_nothing_is_changed(dinov3) -> No
 def test_the_encoder_is_small_in_code_but_whole(dinov3) -> None:
     model, _ = dinov3
     ours = SliceEncoder(ViTSize(384, 12, 6, None, 4, 0.1, 1e-5), [11])
-    extra = sum(block.qkv.bias.numel() for block in ours.vit.blocks)  # DINOv3 has none; ours are zeros
+    extra = sum(block.attn.qkv.bias.numel() for block in ours.blocks)  # DINOv3 has none; ours are zeros
     assert sum(p.numel() for p in ours.parameters()) - extra == sum(p.numel() for p in model.parameters())

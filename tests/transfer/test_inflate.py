@@ -174,8 +174,8 @@ def test_an_in_plane_axis_that_is_not_halved_adds_its_taps() -> None:
 def test_equal_channels_count_as_grey(channels: int, rgb: str, factor: float) -> None:
     network = flat()
     grey = torch.randn(1, 1, 16, 16, 16, dtype=torch.float64)
-    three = inflated(network, "average", ISOTROPIC).stem.conv
-    any_number = inflated(network, "average", ISOTROPIC, in_channels=channels, rgb=rgb).stem.conv
+    three = inflated(network, "average", ISOTROPIC).stem[0]
+    any_number = inflated(network, "average", ISOTROPIC, in_channels=channels, rgb=rgb).stem[0]
     bias = three.bias.view(1, -1, 1, 1, 1)
     expected = factor * (three(grey.expand(-1, 3, -1, -1, -1)) - bias) + bias
     assert _close(any_number(grey.expand(-1, channels, -1, -1, -1)), expected)
@@ -192,7 +192,7 @@ def test_three_channels_stay_as_they_are(rgb: str) -> None:
 
 def test_repeated_channels_take_turns() -> None:
     weight = flat().state_dict()["stem.0.weight"]
-    stem = inflated(flat(), "center", ISOTROPIC, in_channels=4, rgb="repeat").stem.conv.weight
+    stem = inflated(flat(), "center", ISOTROPIC, in_channels=4, rgb="repeat").stem[0].weight
     assert _close(stem[:, 3, 2], weight[:, 0] * 3 / 4)
     assert _close(stem[:, 1, 2], weight[:, 1] * 3 / 4)
 

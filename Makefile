@@ -19,6 +19,8 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/deptry .
+	$(BIN)/vulture
 
 format: setup
 	$(BIN)/ruff check --fix .
@@ -27,7 +29,7 @@ format: setup
 setup: $(STAMP)
 
 # The stamp is made last, so that an interrupted installation is taken up again by the next call.
-$(STAMP): pyproject.toml setup.cfg setup.py nnunet_neurino.pth nnunet_neurino.start
+$(STAMP): pyproject.toml setup.cfg setup.py nnunet_neurino.pth
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v < (3, 14) else f"Python 3.10 to 3.13 is needed, {sys.executable} is {v.major}.{v.minor}: try make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 		{ echo "python3 -m venv failed: install the venv module (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }

@@ -1,4 +1,4 @@
-"""Ship the two start-up files that let nnU-Net find our trainers; the rest is in pyproject.toml and setup.cfg."""
+"""Ship the start-up file that lets nnU-Net find our trainers; the rest is in pyproject.toml and setup.cfg."""
 
 from distutils.command.install_data import install_data  # provided by setuptools, also on Python 3.12+
 
@@ -23,6 +23,6 @@ class EditableWithSiteFiles(editable_wheel):
 
 
 setup(
-    data_files=[("", ["nnunet_neurino.pth", "nnunet_neurino.start"])],
+    data_files=[("", ["nnunet_neurino.pth"])],
     cmdclass={"install_data": InstallSiteFiles, "editable_wheel": EditableWithSiteFiles},
 )

@@ -1,4 +1,4 @@
-"""Feed damaged SWC files to the swc room: only NeurinoError may come out, in bounded time.
+"""Feed damaged SWC files to the reader and all that follows it: only NeurinoError may come out, in bounded time.
 
 Every case is a seed file (good and bad ones, built in; more from --seeds) damaged in a few places: bytes flipped,
 removed, doubled, replaced by numbers and tokens that break parsers. A file that is read goes on through writing and
@@ -94,7 +94,7 @@ def _check_refusal(message: str, path: str) -> None:
 
 
 def exercise(data: bytes, folder: Path) -> str:
-    """Run one file through the room; returns "read" or "refused", raises anything else that went wrong."""
+    """Run one file through ``nnunet_neurino.swc``; returns "read" or "refused", raises any other error."""
     path = folder / "case.swc"
     path.write_bytes(data)
     try:

@@ -48,8 +48,8 @@ from tqdm import tqdm
 from nnunet_neurino.files import atomic_path, write_json
 from nnunet_neurino.networks import SIZES, NeurINO
 from nnunet_neurino.synth import SynthSettings, SynthVolume, generate, preset
+from nnunet_neurino.trainers.families.neurino import NeurINOSettings
 from nnunet_neurino.trainers.optimisation import parameter_groups
-from nnunet_neurino.trainers.settings import TrainerSettings
 from nnunet_neurino.transfer import RULES, default_kernel_depth, inflate
 
 SCRATCH = "scratch"
@@ -309,7 +309,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--lr", type=float, default=1e-3, help="AdamW's learning rate (default: 0.001)")
     add("--warmup", type=int, default=20, help="steps over which it rises (default: 20)")
     text = "factor on the rate for each block of a pretrained encoder (default: the trainers', 0.9)"
-    add("--layer-decay", type=float, default=TrainerSettings.layer_decay, help=text)
+    add("--layer-decay", type=float, default=NeurINOSettings.layer_decay, help=text)
     add("--norm", default="group", choices=("batch", "group", "layer"), help="decoder's norm (default: group)")
     add("--grn", action="store_true", help="GRN in the decoder (default: none, as released)")
     add("--probes", type=int, default=12, help="patches that the training loss is measured on (default: 12)")

@@ -34,9 +34,9 @@ from nnunet_neurino.losses import PortionedDiceCE
 from nnunet_neurino.networks import VITS, DINOWindow
 from nnunet_neurino.networks.geometry import Triple
 from nnunet_neurino.networks.two_pass import two_pass
-from nnunet_neurino.trainers.token_cache import TokenCache
-from nnunet_neurino.trainers.volume_copies import CopyRecipe
-from nnunet_neurino.trainers.window_loader import WindowLoader
+from nnunet_neurino.trainers.windows.copies import CopyRecipe
+from nnunet_neurino.trainers.windows.loader import WindowLoader
+from nnunet_neurino.trainers.windows.token_cache import TokenCache
 
 LABELS = SimpleNamespace(has_regions=False, ignore_label=None, all_labels=[0, 1])
 

@@ -1,7 +1,7 @@
 """Memory and time of DINeuro's tubes, sampled once for each token, beside a snake convolution at every voxel.
 
-1. Tubes: what the three views keep for the way back, and forward and backward of the embedding (tubes and inflated
-   patch kernel) as a share of the whole network's step, for several blocks.
+1. Tubes: what the three views keep for the backward pass, and the time of the embedding (tubes and inflated patch
+   kernel), forward and backward, as a share of the whole network's step, for several blocks.
 2. Dense: a deformable line of the same kind at every voxel, three views, written here after the same description as
    the tubes are (offsets from a 3 x 3 x 3 convolution, summed from the centre outwards; trilinear samples; a
    convolution along the line). It is run at short lengths; what it keeps for each voxel and tap is constant, from
@@ -72,7 +72,7 @@ class DenseSnake(nn.Module):
 
 
 def bytes_kept(run: Callable[[], object], module: nn.Module) -> int:
-    """Bytes of all storages that a forward pass keeps for the way back, the module's parameters left out."""
+    """Bytes of all storages that a forward pass keeps for the backward pass, the module's parameters left out."""
     own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     kept: dict[int, int] = {}
 

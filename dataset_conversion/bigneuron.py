@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from batchgenerators.utilities.file_and_folder_operations import subdirs
 from common import Source, parser_for, run
 
 from nnunet_neurino.conversion import Case, find_cases
@@ -51,7 +52,8 @@ def gold_cases(root: Path, subset: str) -> tuple[list[Case], list[str]]:
     if not root.is_dir():
         raise NeurinoError(f"{root}: no such folder; unpack the release there")
     rule = re.compile(SUBSETS[subset], re.IGNORECASE)
-    laboratories = [p for p in sorted(root.iterdir()) if p.is_dir() and rule.search(p.name) and stacks_in(p)]
+    names = [name for name in subdirs(str(root), join=False) if rule.search(name)]
+    laboratories = [root / name for name in names if stacks_in(root / name)]
     if not laboratories:
         raise NeurinoError(f"{root}: no folder of the subset {subset} with stacks in it; see --help for the layout")
     cases, notes = [], []

@@ -54,7 +54,7 @@ def run(
     cases_of: Callable[[argparse.Namespace], tuple[Sequence[Case], Sequence[str]]],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parse, find the cases, convert them; errors of the user's are told in one line."""
+    """Parse, find the cases, convert them; the user's errors are one line each."""
     args = parser.parse_args(argv)
 
     def work() -> int:

@@ -60,7 +60,7 @@ def check_file(path: Path, axes: str | None = None) -> tuple[list[str], str]:
 
 
 def _check_stack(path: Path, axes: str | None) -> tuple[list[str], str]:
-    from nnunet_neurino.conversion.case import check_values
+    from nnunet_neurino.conversion.reading import check_values
     from nnunet_neurino.images import read_stack
 
     stack = read_stack(path, axes)

@@ -1,9 +1,9 @@
 """Turn SWC tracings (or masks) and image stacks into an nnU-Net raw data set.
 
-Images and tracings are paired by name, or by a table (--pairs). What is odd in a file is mended and told, each tracing
-is compared with its image (flipped axes, counting from 1, micrometres), labels are drawn, and conversion_report.json
-and contact_sheet.png show all of it. A case that cannot be used is told and the others are converted; the exit status
-is then 1. A stopped run goes on when the same command is given again.
+Images and tracings are paired by name, or by a table (--pairs). What is odd in a file is mended and listed, each
+tracing is compared with its image (flipped axes, counting from 1, micrometres), labels are drawn, and
+conversion_report.json and contact_sheet.png show all of it. A case that cannot be used is listed and the others are
+converted; the exit status is then 1. A stopped run goes on when the same command is given again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from nnunet_neurino.errors import NeurinoError
 
@@ -43,7 +45,9 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     option("--dataset-id", type=int, required=True, metavar="N", help="nnU-Net's number, 1 to 999")
     option("--name", required=True, help="nnU-Net's name: letters, digits, - and _")
     option("--output", type=Path, metavar="FOLDER", help="nnUNet_raw folder (default: $nnUNet_raw)")
-    option("--format", choices=("tiff", "nifti"), default="tiff", help="of the images (default: tiff)")
+    option(
+        "--format", choices=("tiff", "nifti"), default="tiff", dest="file_format", help="of the images (default: tiff)"
+    )
     option("--channel-names", nargs="+", default=(), metavar="NAME", help="nnU-Net's names of the channels")
     text = "found in case names; its first group names the specimen, whose cases stay on one side of every split"
     option("--specimen", metavar="REGEX", help=f"{text} (default: each case is a specimen)")
@@ -71,7 +75,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     option("--time", type=int, help="the one time point to keep, from 0 (default: refuse several)")
     text = "of the tracings; auto: what their comments say, else voxels (default: auto)"
     option("--unit", choices=("auto", "voxel", "micrometre"), default="auto", help=text)
-    text = "apply a flip, count or unit that fits better beyond doubt (default: no, only tell)"
+    text = "apply a flip, count or unit that fits better beyond doubt (default: no, only say so)"
     option("--fix-orientation", action=argparse.BooleanOptionalAction, default=False, help=text)
     text = "draw tubes of the tracings' radii, of one radius, or of a least radius (default: capsule)"
     option("--mode", choices=("capsule", "skeleton", "distance_binary"), default="capsule", help=text)
@@ -101,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     return convert(cases, args, notes)
 
 
-def convert(cases: Sequence, args: argparse.Namespace, notes: Sequence[str] = (), **about: str) -> int:
+def convert(cases: Sequence, args: argparse.Namespace, notes: Sequence[str] = (), **about: Any) -> int:
     """Convert ``cases`` by the parsed options, print what happened, and return the exit status.
 
     Args:
@@ -111,34 +115,14 @@ def convert(cases: Sequence, args: argparse.Namespace, notes: Sequence[str] = ()
         about: licence and reference of the data.
     """
     from nnunet_neurino.conversion import ConvertSettings, convert_dataset
-    from nnunet_neurino.conversion.dataset import default_workers
+    from nnunet_neurino.conversion.workers import default_workers
 
     output = args.output or (Path(os.environ["nnUNet_raw"]) if os.environ.get("nnUNet_raw") else None)
     if output is None:
         raise NeurinoError("where to? give --output FOLDER or set nnUNet_raw")
-    settings = ConvertSettings(
-        dataset_id=args.dataset_id,
-        name=args.name,
-        spacing=tuple(args.spacing) if args.spacing else None,
-        axes=args.axes,
-        channel=args.channel,
-        time=args.time,
-        unit=args.unit,
-        fix_orientation=args.fix_orientation,
-        mode=args.mode,
-        tube_radius=args.tube_radius,
-        minimum_radius=args.minimum_radius,
-        radius=args.radius,
-        block=tuple(args.block) if args.block else None,
-        overlap=tuple(args.overlap),
-        min_foreground=args.min_foreground,
-        allow_empty=args.allow_empty,
-        folds=args.folds,
-        specimen=args.specimen,
-        file_format=args.format,
-        channel_names=tuple(args.channel_names),
-        **about,
-    )
+    given = {field.name: getattr(args, field.name) for field in fields(ConvertSettings) if field.name in args}
+    about |= {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    settings = ConvertSettings(**about)
     workers = args.workers if args.workers is not None else default_workers(len(cases))
     if workers < 1:
         raise NeurinoError(f"--workers {workers}: expected at least 1")
@@ -154,14 +138,13 @@ def convert(cases: Sequence, args: argparse.Namespace, notes: Sequence[str] = ()
         preprocessed=Path(preprocessed) if preprocessed else None,
     )
     for record in result.converted:
-        for kind in ("image_findings", "tracing_findings", "mask_findings"):
-            for finding in record.get(kind, ()):
-                print(f"{record['case']}: {finding}")
-    for record in result.refused:
-        print(f"{record['case']}: REFUSED: {record['refused']}")
+        for finding in record.findings:
+            print(f"{record.case}: {finding}")
+    for refusal in result.refused:
+        print(f"{refusal.case}: REFUSED: {refusal.refused}")
     for note in result.notes:
         print(note)
-    n_test = sum(r["set"] == "test" for r in result.converted)
+    n_test = sum(record.is_test for record in result.converted)
     print(
         f"{result.folder}: {len(result.converted) - n_test} training and {n_test} test cases converted, "
         f"{len(result.refused)} refused; look at contact_sheet.png and conversion_report.json"

@@ -11,7 +11,7 @@ import shutil
 import sys
 import textwrap
 
-from nnunet_neurino.diagnosis import CHECKS, Finding, Level
+from nnunet_neurino.diagnosis import CHECKS, Level, Result
 
 EXAMPLE = "  neurino doctor\n  neurino doctor --quick    without the checks that start nnU-Net (about 10 s)"
 
@@ -29,20 +29,20 @@ def run(args: argparse.Namespace) -> int:
     for check in CHECKS:
         if args.quick and check.slow:
             continue
-        for finding in check.look():
-            worst = max(worst, finding.level)
-            _print(finding)
+        for result in check.look():
+            worst = max(worst, result.level)
+            _print(result)
     problems = "everything nnU-Net needs is in place" if worst < Level.PROBLEM else "see the lines marked PROBLEM"
     print(f"\n{problems}")
     return 1 if worst >= Level.PROBLEM else 0
 
 
-def _print(finding: Finding) -> None:
+def _print(result: Result) -> None:
     width = min(shutil.get_terminal_size().columns, 120)
     indent = " " * 9
-    text = f"{_MARK[finding.level]:<8} {finding.subject}: {finding.detail}"
+    text = f"{_MARK[result.level]:<8} {result.subject}: {result.detail}"
     print(textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
-    if finding.remedy:
-        remedy = f"{indent}-> {finding.remedy}"
+    if result.remedy:
+        remedy = f"{indent}-> {result.remedy}"
         print(textwrap.fill(remedy, width, subsequent_indent=indent + "   ", break_long_words=False))
     sys.stdout.flush()

@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def in_one_line(program: str, work: Callable[[], int]) -> int:
-    """Do ``work`` and return its exit status; what the user can put right is told in one line, without a traceback."""
+    """Do ``work`` and return its exit status; what the user can put right is one line, without a traceback."""
     try:
         return work()
     except NeurinoError as error:

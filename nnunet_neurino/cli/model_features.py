@@ -43,28 +43,26 @@ def model_feature_figure(
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    from nnunet_neurino.networks import DINeuro, DINOWindow
-    from nnunet_neurino.transfer import inflate_into, load_2d_weights
-    from nnunet_neurino.transfer.vit import inflate_vit_into, load_vit_weights
+    from nnunet_neurino.trainers.families import family_of_network
+    from nnunet_neurino.trainers.pretraining import load_into
 
     folder, fold, checkpoint = find_checkpoint(model_folder)
     with contextlib.redirect_stdout(io.StringIO()):
         predictor = nnUNetPredictor(device=torch.device(device), verbose=False, allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(str(folder), use_folds=(fold,), checkpoint_name=checkpoint)
         network = _untrained(predictor).to(device)
-    if isinstance(network, DINOWindow):
+    family = family_of_network(predictor.configuration_manager.network_arch_class_name)
+    if family is not None and not family.encoder_learns:
         raise NeurinoError(
-            f"{folder}: the encoder of a DINOWindow is a 2D network that was never trained here: there is no before "
-            "and after to compare; pictures of features are for models of NeurINO and DINeuro"
+            f"{folder}: the encoder of a {family.title} is a 2D network that was never trained here: there is no "
+            "before and after to compare; pictures of features are for models of NeurINO and DINeuro"
         )
     patch, patch_spacing = preprocessed_patch(predictor, image, spacing)
     untrained = {"random weights": encoder_features(network, patch)}
     if weights is not None:
-        is_vit = isinstance(network, DINeuro)
-        twod = load_vit_weights(weights) if is_vit else load_2d_weights(weights)
-        if twod is None:
-            raise NeurinoError(f"--weights {weights}: no weights; leave the option out")
-        (inflate_vit_into if is_vit else inflate_into)(network, twod)
+        if family is None:
+            raise NeurinoError(f"--weights {weights}: a {type(network).__name__} starts from no 2D weights")
+        load_into(network, weights, family, family.settings)
         untrained = {"2D weights, untrained": encoder_features(network, patch), **untrained}
     network.load_state_dict(predictor.list_of_parameters[0])
     rows = {f"trained ({checkpoint})": encoder_features(network, patch), **untrained}

@@ -13,13 +13,14 @@ import os
 from typing import Any
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.trainers.settings import TrainerSettings
+from nnunet_neurino.trainers.families import Recipe, families
 
 EXAMPLE = (
     "  neurino plan -d 7 --memory 24\n  nnUNetv2_train 7 3d_fullres 0 -tr nnUNetTrainerNeurINO -p nnUNetNeurINOPlans"
 )
 
-_DEFAULTS = TrainerSettings()
+_FAMILY = families()["nnUNetTrainerNeurINO"]
+_DEFAULTS = _FAMILY.settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="what to preprocess (default: all 3D ones in the plans)",
     )
-    parser.add_argument("--size", choices=("atto", "tiny", "small", "base", "large"), help="encoder (default: tiny)")
-    parser.add_argument("--stem-stride", choices=(2, 4), type=int, help="reduction of the first layer (default: 2)")
+    parser.add_argument("--size", choices=_DEFAULTS.choices["size"], help="encoder (default: tiny)")
+    parser.add_argument(
+        "--stem-stride",
+        choices=_DEFAULTS.choices["stem_stride"],
+        type=int,
+        help="reduction of the first layer (default: 2)",
+    )
     parser.add_argument(
         "--memory", metavar="GIB", type=float, help=f"GPU memory to plan for (default: {_DEFAULTS.memory:g})"
     )
@@ -54,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     """Run ``neurino plan``."""
     names = ("size", "stem_stride", "memory", "patch_size", "batch_size")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    settings = TrainerSettings().replaced(given)
+    settings = _DEFAULTS.replaced(given)
     if "__" in args.plans_name:
         raise NeurinoError(f"plans name {args.plans_name}: nnU-Net splits folder names at __, so it must not hold one")
     if args.processes is not None and args.processes < 1:
@@ -65,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(dataset: str, settings: TrainerSettings, args: argparse.Namespace, processes: int) -> None:
+def _plan(dataset: str, settings: Recipe, args: argparse.Namespace, processes: int) -> None:
     from nnunet_neurino.trainers.datasets import dataset_name, nnunet_folder
 
     name = dataset_name(dataset)
@@ -80,7 +86,7 @@ def _plan(dataset: str, settings: TrainerSettings, args: argparse.Namespace, pro
     extract_fingerprint_dataset(
         number, num_processes=processes, check_dataset_integrity=args.verify, clean=args.redo, verbose=False
     )
-    plans = NeurINOPlanner(number, settings, args.plans_name).plan_experiment()
+    plans = NeurINOPlanner(number, _FAMILY, settings, args.plans_name).plan_experiment()
     configurations: dict[str, Any] = plans["configurations"]
     if not any(key.startswith("3d") for key in configurations):
         raise NeurinoError(f"{name}: its images are 2D; NeurINO needs stacks of at least two slices")

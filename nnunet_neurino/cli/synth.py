@@ -26,7 +26,6 @@ from nnunet_neurino.swc import Tree, read_swc, write_swc
 from nnunet_neurino.synth import (
     PRESETS,
     BlobSettings,
-    SynthSettings,
     SynthVolume,
     generate,
     generate_blob,
@@ -43,42 +42,20 @@ _BYTES_PER_VOXEL = 32  # measured at the peak
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``neurino synth``."""
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder to write to")
-    parser.add_argument(
-        "--count", metavar="N", type=int, help="number of cases (default: 10, or one for each SWC file)"
-    )
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="whole number from 0 up (default: 0)")
-    parser.add_argument(
-        "--shape",
-        metavar=("Z", "Y", "X"),
-        nargs=3,
-        type=int,
-        help="size in voxels (default: the preset's; the extent of the tracing with --from-swc)",
-    )
-    parser.add_argument(
-        "--spacing",
-        metavar=("Z", "Y", "X"),
-        nargs=3,
-        type=float,
-        help="voxel size in micrometres (default: the preset's)",
-    )
-    parser.add_argument(
-        "--preset", metavar="NAME", default="confocal", help=f"{', '.join(PRESETS)} (default: confocal)"
-    )
-    parser.add_argument(
-        "--from-swc", metavar="FILE", nargs="+", type=Path, help="take pictures of these tracings (or folders of them)"
-    )
-    parser.add_argument(
-        "--unit",
-        choices=("voxel", "micrometre"),
-        help="unit of the --from-swc files (default: what the file says, else voxel)",
-    )
-    parser.add_argument(
-        "--kind",
-        choices=("neuron", "blob"),
-        default="neuron",
-        help="neuron, or blob: MR-like, one structure of 1 to 2 %% of the volume, no tracings (default: neuron)",
-    )
+    option, zyx = parser.add_argument, ("Z", "Y", "X")
+    option("-o", "--output", metavar="DIR", type=Path, required=True, help="folder to write to")
+    option("--count", metavar="N", type=int, help="number of cases (default: 10, or one for each SWC file)")
+    option("--seed", metavar="S", type=int, default=0, help="whole number from 0 up (default: 0)")
+    text = "size in voxels (default: the preset's; the extent of the tracing with --from-swc)"
+    option("--shape", metavar=zyx, nargs=3, type=int, help=text)
+    option("--spacing", metavar=zyx, nargs=3, type=float, help="voxel size in micrometres (default: the preset's)")
+    option("--preset", metavar="NAME", default="confocal", help=f"{', '.join(PRESETS)} (default: confocal)")
+    text = "take pictures of these tracings (or folders of them)"
+    option("--from-swc", metavar="FILE", nargs="+", type=Path, help=text)
+    text = "unit of the --from-swc files (default: what the file says, else voxel)"
+    option("--unit", choices=("voxel", "micrometre"), help=text)
+    text = "neuron, or blob: MR-like, one structure of 1 to 2 %% of the volume, no tracings (default: neuron)"
+    option("--kind", choices=("neuron", "blob"), default="neuron", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -123,16 +100,13 @@ def _check_memory(shape: tuple[int, int, int]) -> None:
 Maker = Callable[[int], SynthVolume]
 
 
-def _settings(args: argparse.Namespace) -> SynthSettings:
-    return preset(
-        args.preset,
-        shape=tuple(args.shape) if args.shape else None,
-        spacing=tuple(args.spacing) if args.spacing else None,
-    )
+def _given(args: argparse.Namespace) -> dict:
+    """Shape and spacing, where they were given."""
+    return {name: tuple(value) for name in ("shape", "spacing") if (value := getattr(args, name))}
 
 
 def _neurons(args: argparse.Namespace) -> tuple[int, Maker, dict]:
-    settings = _settings(args)
+    settings = preset(args.preset, **_given(args))
     recipe = {"preset": args.preset, "settings": asdict(settings)}
     return args.count or 10, lambda number: generate(settings, (args.seed, number)), recipe
 
@@ -140,17 +114,13 @@ def _neurons(args: argparse.Namespace) -> tuple[int, Maker, dict]:
 def _blobs(args: argparse.Namespace) -> tuple[int, Maker, dict]:
     if args.from_swc:
         raise NeurinoError("--kind blob and --from-swc exclude each other: drop one")
-    settings = BlobSettings()
-    if args.shape:
-        settings = replace(settings, shape=tuple(args.shape))
-    if args.spacing:
-        settings = replace(settings, spacing=tuple(args.spacing))
+    settings = BlobSettings(**_given(args))
     recipe = {"settings": asdict(settings)}
     return args.count or 10, lambda number: generate_blob(settings, (args.seed, number)), recipe
 
 
 def _pictures(args: argparse.Namespace, sources: list[Path]) -> tuple[int, Maker, dict]:
-    settings = _settings(args)
+    settings = preset(args.preset, **_given(args))
 
     def make(number: int) -> SynthVolume:
         path = sources[number % len(sources)]

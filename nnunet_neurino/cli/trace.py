@@ -22,9 +22,8 @@ from nnunet_neurino import __version__
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images import Stack, read_stack
 from nnunet_neurino.images.record import spacing_beside
-from nnunet_neurino.swc import write_swc
+from nnunet_neurino.swc import write_pieces, write_swc
 from nnunet_neurino.tracing import TRACERS, TraceSettings, trace_with
-from nnunet_neurino.tracing.pieces import write_pieces
 
 EXAMPLE = """  neurino synth -o synthetic --count 1 --shape 32 64 64
   neurino trace synthetic/masks/case_000.tif -o traced.swc --image synthetic/images/case_000.tif"""
@@ -92,7 +91,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"cut side branches that stick out by less than this many radii (default: {default.prune:g})",
     )
     add("--no-split", action="store_true", help="leave crossing neurites joined (default: take them apart)")
-    add("--step", metavar="L", type=float, default=0.0, help="distance of nodes in voxels (default: 0, as traced)")
+    add(
+        "--node-spacing",
+        metavar="L",
+        type=float,
+        default=default.node_spacing,
+        help="distance between nodes in voxels of the finest axis (default: 0, as traced)",
+    )
+    add("--step", dest="node_spacing", type=float, default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # its old name
     add("--each", action="store_true", help="also write each neuron to FILE_1.swc, FILE_2.swc, ... (default: no)")
     add("--tracer", choices=TRACERS, default=TRACERS[0], help="program that traces (default: neurino, our own)")
     add(
@@ -117,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
         bridge_length=args.bridge,
         prune=args.prune,
         split_crossings=not args.no_split,
-        spacing_out=args.step,
+        node_spacing=args.node_spacing,
         root=args.root,
         unit=args.unit,
     )

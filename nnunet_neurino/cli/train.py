@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.trainers.families import settings_for
-from nnunet_neurino.trainers.settings import TrainerSettings
+from nnunet_neurino.trainers.families import families, family_of
 
 EXAMPLE = "  neurino train 7 3d_fullres 0 --epochs 100 --lr 5e-4 --batch-size 4"
 
-_DEFAULTS = TrainerSettings()
+TRAINER = "nnUNetTrainerNeurINO"
+_DEFAULTS = families()[TRAINER].settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", help="number or name of the data set: 7 or Dataset007_Mouse")
     parser.add_argument("configuration", help="3d_fullres, 3d_lowres or 3d_cascade_fullres")
     parser.add_argument("fold", help="0 to 4, or all")
-    parser.add_argument(
-        "-tr", "--trainer", metavar="NAME", default="nnUNetTrainerNeurINO", help="(default: %(default)s)"
-    )
+    parser.add_argument("-tr", "--trainer", metavar="NAME", default=TRAINER, help="(default: %(default)s)")
     parser.add_argument("-p", "--plans", metavar="NAME", default="nnUNetPlans", help="(default: %(default)s)")
     parser.add_argument("--device", choices=("cuda", "cpu", "mps"), help="(default: cuda if there is a GPU, else cpu)")
     parser.add_argument("--num-gpus", metavar="N", type=int, default=1, help="GPUs to train on (default: 1)")
@@ -46,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", metavar="SOURCE", help="2D weights: file, folder, timm name, or none")
 
-    group = parser.add_argument_group("settings (the defaults shown are those of nnUNetTrainerNeurINO)")
+    group = parser.add_argument_group(f"settings (the defaults shown are those of {TRAINER})")
     group.add_argument("--epochs", metavar="N", type=int, help=f"(default: {_DEFAULTS.epochs})")
     group.add_argument("--iterations", metavar="N", type=int, help=f"steps an epoch (default: {_DEFAULTS.iterations})")
     group.add_argument(
@@ -74,14 +72,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="any other field of TrainerSettings, see docs/trainers.md; may be repeated",
+        help="any other setting of the trainer, see docs/trainers.md; may be repeated",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run ``neurino train``."""
     settings = _settings(args)
-    settings_for(args.trainer).replaced(settings)  # refuses what is wrong before anything heavy is loaded
+    family = family_of(args.trainer)
+    if family is not None:  # a trainer of somebody else's is asked when it is loaded
+        family.check(settings)
     if args.weights:
         os.environ["NNUNET_NEURINO_WEIGHTS"] = args.weights
     if args.fold != "all" and not args.fold.isdigit():

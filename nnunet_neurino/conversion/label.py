@@ -12,6 +12,7 @@ import numpy as np
 from nnunet_neurino.conversion.alignment import Alignment, check_alignment
 from nnunet_neurino.conversion.blocks import Box
 from nnunet_neurino.conversion.placement import inside_share
+from nnunet_neurino.conversion.record import AlignmentReport
 from nnunet_neurino.conversion.settings import ConvertSettings
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.findings import Finding
@@ -25,17 +26,11 @@ _LEAST_INSIDE, _LEAST_OF_CUT_OUT = 0.5, 0.05
 
 @dataclass(frozen=True)
 class TracedLabel:
-    """A tracing placed in its image, ready to be drawn.
+    """A tracing placed in its image, ready to be drawn."""
 
-    Attributes:
-        tree: in voxels of the image, counted from 0, y down.
-        spacing: voxel size z, y, x.
-        settings: how to draw it.
-    """
-
-    tree: Tree
-    spacing: tuple[float, float, float]
-    settings: ConvertSettings
+    tree: Tree  # in voxels of the image, counted from 0, y down
+    spacing: tuple[float, float, float]  # voxel size z, y, x
+    settings: ConvertSettings  # how to draw it
 
     def __call__(self, box: Box) -> np.ndarray:
         """Draw the part of the label (bool, z y x) in ``box``."""
@@ -90,7 +85,7 @@ def traced_label(
         settings: unit, orientation, radii and the way of drawing.
 
     Returns:
-        The label, and what the report says about it.
+        The label, and what the case's record says about it.
     """
     tree = read_swc(path)
     findings = list(tree.findings)
@@ -120,16 +115,16 @@ def traced_label(
         "pieces": tree.n_pieces,
         "pieces_that_do_not_touch": merge_touching(tree).n_pieces,
         "tracing_findings": [str(f) for f in findings],
-        "alignment": {
-            "stored": str(alignment.stored),
-            "stored_contrast": round(alignment.stored_contrast, 4),
-            "best": str(alignment.best),
-            "best_contrast": round(alignment.best_contrast, 4),
-            "clear": alignment.clear,
-            "runner_up": alignment.runner_up,
-            "applied": str(placement),
-            "nodes_inside": round(share, 4),
-        },
+        "alignment": AlignmentReport(
+            stored=str(alignment.stored),
+            stored_contrast=round(alignment.stored_contrast, 4),
+            best=str(alignment.best),
+            best_contrast=round(alignment.best_contrast, 4),
+            clear=alignment.clear,
+            runner_up=alignment.runner_up,
+            applied=str(placement),
+            nodes_inside=round(share, 4),
+        ),
     }
     return TracedLabel(placed, spacing, settings), about
 

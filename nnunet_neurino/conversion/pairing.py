@@ -26,7 +26,7 @@ def find_cases(images: Path, tracings: Path | None = None, masks: Path | None = 
     begins with the other ("a.tif", "a_app2.swc"); both are the only ones in a folder of the same name. Files
     "a_0000.tif", "a_0001.tif" are channels of one image, unless there is "a_0001.swc": then they are two images.
 
-    In one folder with images, masks are told by a word such as mask, label, seg.
+    In one folder with images, masks are recognised by a word such as mask, label, seg.
 
     Images left over become test cases, unless tracings are left over as well: then the names probably do not match,
     and both are refused. Two tracings for one image, two images for one tracing, and two cases with one identifier
@@ -145,26 +145,22 @@ def _cases(
     what = "masks" if is_mask else "tracings"
     cases = []
     for key, images in groups.items():
-        found = matches[key]
-        case = Case(_name_of(key, groups, roots[0]), images)
+        found, problem = matches[key], ""
         if len(found) > 1:
             names = ", ".join(p.name for p in found[:4])
-            case = replace(
-                case, problem=f"{images[0]}: {len(found)} {what} fit ({names}); keep one, or pair them with --pairs"
-            )
-        elif len(found) == 1 and owners[found[0]] > 1:
+            problem = f"{len(found)} {what} fit ({names}); keep one, or pair them with --pairs"
+        elif found and owners[found[0]] > 1:
             rivals = ", ".join(k.name for k in groups if found[0] in matches[k] and k != key)
-            problem = f"{images[0]}: {found[0].name} fits other images as well ({rivals}); pair them with --pairs"
-            case = replace(case, problem=problem)
-        elif len(found) == 1:
-            case = replace(case, mask=found[0]) if is_mask else replace(case, tracing=found[0])
-        elif left:
+            problem = f"{found[0].name} fits other images as well ({rivals}); pair them with --pairs"
+        elif left and not found:
             close = difflib.get_close_matches(stem_of(key), [stem_of(p) for p in left], 1, 0.4)
             hint = f" (did you mean {close[0]}?)" if close else ""
-            problem = f"{images[0]}: none of the {what} has this name{hint}; rename it, or pair them with --pairs"
-            case = replace(case, problem=problem)
-        else:
-            case = replace(case, test=True)
+            problem = f"none of the {what} has this name{hint}; rename it, or pair them with --pairs"
+        case = Case(_name_of(key, groups, roots[0]), images, test=not found and not left)
+        if problem:
+            case = replace(case, problem=f"{images[0]}: {problem}")
+        elif found:
+            case = replace(case, mask=found[0]) if is_mask else replace(case, tracing=found[0])
         cases.append(case)
     notes = [f"{p}: not used, all images have another one" for p in left]
     if any(not found for found in matches.values()):

@@ -1,4 +1,4 @@
-"""What a conversion is told: one frozen record, written beside the data."""
+"""What is to be converted, and how: the settings (written beside the data) and the cases."""
 
 from __future__ import annotations
 
@@ -18,55 +18,35 @@ UNITS = ("auto", "voxel", "micrometre")
 
 @dataclass(frozen=True)
 class ConvertSettings:
-    """Settings of a conversion; all of them change what is written.
+    """Settings of a conversion; all of them change what is written."""
 
-    Attributes:
-        dataset_id: nnU-Net's number of the data set, 1 to 999.
-        name: nnU-Net's name of the data set.
-        spacing: voxel size (z, y, x) in micrometres for all images; None takes each file's own.
-        axes: what the axes of the image (and mask) files are ("ZYX", "CZYX"); None trusts the files.
-        channel: the one channel to keep, from 0; None keeps all.
-        time: the one time point to keep, from 0.
-        unit: unit of the tracings: "voxel", "micrometre", or "auto" (their comments, else what fits the image).
-        fix_orientation: apply a flip, count or unit that fits better than the stored one beyond doubt.
-        mode: how tracings become labels: "capsule", "skeleton" or "distance_binary".
-        tube_radius: radius for "skeleton", in voxels of x.
-        minimum_radius: least radius for "distance_binary", in voxels of x.
-        radius: takes the place of every radius in the tracings, in their unit; None keeps them.
-        block: cut training volumes into blocks of this many voxels (z, y, x); None keeps them whole.
-        overlap: overlap of neighbouring blocks (z, y, x), voxels.
-        min_foreground: least share of foreground voxels (0 to 1) in a block that is kept.
-        allow_empty: keep cases without a foreground voxel instead of refusing them.
-        folds: number of cross-validation folds.
-        specimen: regular expression found in a case id; its first group (else its match) names the specimen.
-        file_format: "tiff" or "nifti".
-        channel_names: nnU-Net's names of the channels (they decide about normalisation: see its documentation).
-        licence: licence of the data, for dataset.json.
-        reference: source and citation of the data, for dataset.json.
-    """
-
-    dataset_id: int
-    name: str
+    dataset_id: int  # nnU-Net's number of the data set, 1 to 999
+    name: str  # nnU-Net's name of the data set
+    # voxel size (z, y, x) in micrometres for all images; None takes each file's own
     spacing: tuple[float, float, float] | None = None
-    axes: str | None = None
-    channel: int | None = None
-    time: int | None = None
+    axes: str | None = None  # what the axes of the image (and mask) files are ("ZYX", "CZYX"); None trusts the files
+    channel: int | None = None  # the one channel to keep, from 0; None keeps all
+    time: int | None = None  # the one time point to keep, from 0
+    # unit of the tracings: "voxel", "micrometre", or "auto" (their comments, else what fits the image)
     unit: str = "auto"
-    fix_orientation: bool = False
-    mode: str = "capsule"
-    tube_radius: float = 1.0
-    minimum_radius: float = 1.5
-    radius: float | None = None
+    fix_orientation: bool = False  # apply a flip, count or unit that fits better than the stored one beyond doubt
+    mode: str = "capsule"  # how tracings become labels: "capsule", "skeleton" or "distance_binary"
+    tube_radius: float = 1.0  # radius for "skeleton", in voxels of x
+    minimum_radius: float = 1.5  # least radius for "distance_binary", in voxels of x
+    radius: float | None = None  # takes the place of every radius in the tracings, in their unit; None keeps them
+    # cut training volumes into blocks of this many voxels (z, y, x); None keeps them whole
     block: tuple[int, int, int] | None = None
-    overlap: tuple[int, int, int] = (0, 0, 0)
-    min_foreground: float = 0.0
-    allow_empty: bool = False
-    folds: int = 5
+    overlap: tuple[int, int, int] = (0, 0, 0)  # overlap of neighbouring blocks (z, y, x), voxels
+    min_foreground: float = 0.0  # least share of foreground voxels (0 to 1) in a block that is kept
+    allow_empty: bool = False  # keep cases without a foreground voxel instead of refusing them
+    folds: int = 5  # number of cross-validation folds
+    # regular expression found in a case id; its first group (else its match) names the specimen
     specimen: str | None = None
-    file_format: str = "tiff"
+    file_format: str = "tiff"  # "tiff" or "nifti"
+    # nnU-Net's names of the channels (they decide about normalisation: see its documentation)
     channel_names: tuple[str, ...] = ()
-    licence: str = ""
-    reference: str = ""
+    licence: str = ""  # licence of the data, for dataset.json
+    reference: str = ""  # source and citation of the data, for dataset.json
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the option."""
@@ -122,22 +102,17 @@ class ConvertSettings:
 
 @dataclass(frozen=True)
 class Case:
-    """One image with what belongs to it.
+    """One image with what belongs to it."""
 
-    Attributes:
-        name: nnU-Net's case identifier.
-        images: a file (or folder of slices) for each channel, or one file with all channels.
-        tracing: the SWC file; None for test cases and where there is a mask.
-        mask: a stack whose voxels above 0 are foreground; None where there is a tracing.
-        specimen: cases of one specimen are never split between training and validation; "" is the case itself.
-        test: belongs to the test set (imagesTs).
-        problem: why the case cannot be converted; "" when nothing is known to be wrong.
-    """
+    name: str  # nnU-Net's case identifier
+    images: tuple[Path, ...]  # a file (or folder of slices) for each channel, or one file with all channels
+    tracing: Path | None = None  # the SWC file; None for test cases and where there is a mask
+    mask: Path | None = None  # a stack whose voxels above 0 are foreground; None where there is a tracing
+    specimen: str = ""  # cases of one specimen are never split between training and validation; "" is the case itself
+    test: bool = False  # belongs to the test set (imagesTs)
+    problem: str = ""  # why the case cannot be converted; "" when nothing is known to be wrong
 
-    name: str
-    images: tuple[Path, ...]
-    tracing: Path | None = None
-    mask: Path | None = None
-    specimen: str = ""
-    test: bool = False
-    problem: str = ""
+    @property
+    def inputs(self) -> list[Path]:
+        """All files of the case: images, then tracing or mask."""
+        return [path for path in (*self.images, self.tracing, self.mask) if path is not None]

@@ -16,23 +16,15 @@ from nnunet_neurino.files import write_json
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a pipeline.
+    """One step of a pipeline."""
 
-    Attributes:
-        name: Short name; the stamp's file name.
-        title: What the user reads while it runs.
-        work: Does it. Called with nothing; must be safe to call again after an interruption.
-        settings: Everything the result depends on besides the steps before it (JSON-able).
-        makes: Files or folders that must exist for the stamp to count.
-        resumes: The work goes on with what an interrupted run with the same settings has left in ``makes``.
-            Otherwise ``makes`` is removed before the work starts.
-    """
-
-    name: str
-    title: str
-    work: Callable[[], None]
-    settings: Any = None
-    makes: Sequence[Path] = field(default=())
+    name: str  # Short name; the stamp's file name
+    title: str  # What the user reads while it runs
+    work: Callable[[], None]  # Does it; must be safe to call again after an interruption
+    settings: Any = None  # Everything the result depends on besides the steps before it (JSON-able)
+    makes: Sequence[Path] = field(default=())  # Files or folders that must exist for the stamp to count
+    # The work goes on with what an interrupted run with the same settings has left in `makes`. Otherwise `makes` is
+    # removed before the work starts
     resumes: bool = False
 
 

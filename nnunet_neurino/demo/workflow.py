@@ -22,31 +22,18 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What the demo makes and how long it trains.
+    """What the demo makes and how long it trains."""
 
-    Attributes:
-        output: Folder for everything.
-        device: ``cuda`` or ``cpu``.
-        seed: Of the generated neurons.
-        training_cases: Volumes to train on (nnU-Net's five folds need at least five).
-        test_cases: Volumes that training never sees; they are predicted, traced and scored.
-        shape: Voxels z, y, x of each volume.
-        spacing: Voxel size z, y, x in micrometres.
-        trainer: nnU-Net's ``-tr``.
-        epochs: Of that trainer, for the progress bar.
-        dataset_id: nnU-Net's number of the data set, inside the demo's own folders.
-    """
-
-    output: Path
-    device: str = "cpu"
-    seed: int = 7
-    training_cases: int = 6
-    test_cases: int = 2
-    shape: tuple[int, int, int] = (40, 96, 96)
-    spacing: tuple[float, float, float] = (1.0, 0.5, 0.5)
-    trainer: str = "nnUNetTrainerNeurINO_demo"
-    epochs: int = 8
-    dataset_id: int = 1
+    output: Path  # Folder for everything
+    device: str = "cpu"  # `cuda` or `cpu`
+    seed: int = 7  # Of the generated neurons
+    training_cases: int = 6  # Volumes to train on (nnU-Net's five folds need at least five)
+    test_cases: int = 2  # Volumes that training never sees; they are predicted, traced and scored
+    shape: tuple[int, int, int] = (40, 96, 96)  # Voxels z, y, x of each volume
+    spacing: tuple[float, float, float] = (1.0, 0.5, 0.5)  # Voxel size z, y, x in micrometres
+    trainer: str = "nnUNetTrainerNeurINO_demo"  # nnU-Net's `-tr`
+    epochs: int = 8  # Of that trainer, for the progress bar
+    dataset_id: int = 1  # nnU-Net's number of the data set, inside the demo's own folders
 
     @property
     def cases(self) -> list[str]:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from nnunet_neurino.diagnosis.finding import Finding, Level
+from nnunet_neurino.diagnosis.result import Result, note, ok, problem
 from nnunet_neurino.errors import NeurinoError
 
 FOLDERS = {
@@ -19,79 +19,67 @@ FOLDERS = {
 GIB = 2**30
 
 
-def folders() -> Iterator[Finding]:
+def folders() -> Iterator[Result]:
     """nnU-Net's three folders: set, there, writable, with room."""
     for name, purpose in FOLDERS.items():
         value = os.environ.get(name)
         if not value:
-            yield Finding(Level.PROBLEM, name, f"not set ({purpose})", f"export {name}=/a/folder/of/yours")
+            yield problem(name, f"not set ({purpose})", f"export {name}=/a/folder/of/yours")
             continue
         folder = Path(value)
         if not folder.is_dir():
             remedy = f"export {name}=/a/folder/of/yours" if folder.exists() else f"mkdir -p {shlex.quote(value)}"
-            yield Finding(Level.PROBLEM, name, f"{folder} is not a folder ({purpose})", remedy)
+            yield problem(name, f"{folder} is not a folder ({purpose})", remedy)
         elif not os.access(folder, os.W_OK):
-            yield Finding(
-                Level.PROBLEM, name, f"{folder} cannot be written to", f"chmod u+w {folder}, or choose another"
-            )
+            yield problem(name, f"{folder} cannot be written to", f"chmod u+w {folder}, or choose another")
         else:
             free = shutil.disk_usage(folder).free / GIB
-            little = free < 5
-            yield Finding(
-                Level.NOTE if little else Level.OK,
-                name,
-                f"{folder}, {free:.0f} GiB free",
-                "a training needs a few GiB" if little else "",
-            )
+            seen = f"{folder}, {free:.0f} GiB free"
+            yield note(name, seen, "a training needs a few GiB") if free < 5 else ok(name, seen)
 
 
-def device() -> Iterator[Finding]:
+def device() -> Iterator[Result]:
     """What training will run on."""
     import torch
 
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
-            yield Finding(Level.OK, f"cuda:{index}", f"{properties.name}, {properties.total_memory / GIB:.0f} GiB")
+            yield ok(f"cuda:{index}", f"{properties.name}, {properties.total_memory / GIB:.0f} GiB")
     elif torch.backends.mps.is_available():
-        yield Finding(Level.NOTE, "device", "Apple GPU", "add -device mps to nnU-Net's commands")
+        yield note("device", "Apple GPU", "add -device mps to nnU-Net's commands")
     elif torch.version.cuda is None and shutil.which("nvidia-smi"):
-        yield Finding(
-            Level.PROBLEM,
-            "device",
-            f"an NVIDIA driver, but torch {torch.__version__} has no CUDA",
-            "install torch with CUDA",
-        )
+        seen = f"an NVIDIA driver, but torch {torch.__version__} has no CUDA"
+        yield problem("device", seen, "install torch with CUDA")
     else:
-        yield Finding(
-            Level.NOTE,
+        yield note(
             "device",
             f"no GPU; {torch.get_num_threads()} CPU threads",
             "add -device cpu to nnUNetv2_train and nnUNetv2_predict; real trainings want a GPU",
         )
 
 
-def memory() -> Iterator[Finding]:
+def memory() -> Iterator[Result]:
     """Main memory: nnU-Net's data workers die silently without it."""
     import psutil
 
     total = psutil.virtual_memory().total / GIB
-    level = Level.NOTE if total < 15 else Level.OK
-    remedy = "export nnUNet_n_proc_DA=2 if 'background workers are no longer alive'" if level else ""
-    yield Finding(level, "memory", f"{total:.0f} GiB, {os.cpu_count()} cores", remedy)
+    seen = f"{total:.0f} GiB, {os.cpu_count()} cores"
+    remedy = "export nnUNet_n_proc_DA=2 if 'background workers are no longer alive'"
+    yield note("memory", seen, remedy) if total < 15 else ok("memory", seen)
 
 
-def weights() -> Iterator[Finding]:
+def weights() -> Iterator[Result]:
     """Where a new training would take its 2D weights from."""
+    from nnunet_neurino.trainers.families import families
     from nnunet_neurino.trainers.pretraining import VARIABLE, find_source
-    from nnunet_neurino.trainers.settings import TrainerSettings
     from nnunet_neurino.transfer import load_2d_weights
 
-    location = find_source(TrainerSettings()).location
+    family = families()["nnUNetTrainerNeurINO"]
+    location = find_source(family, family.settings).location
     named = os.environ.get(VARIABLE)
     if location is None:
-        yield Finding(
-            Level.NOTE,
+        yield note(
             "2D weights",
             f"{VARIABLE}={named}: training starts from scratch"
             if named
@@ -102,15 +90,15 @@ def weights() -> Iterator[Finding]:
     try:
         found = load_2d_weights(location)
     except NeurinoError as error:
-        yield Finding(Level.PROBLEM, "2D weights", str(error), f"correct {VARIABLE}, or set it to none")
+        yield problem("2D weights", str(error), f"correct {VARIABLE}, or set it to none")
         return
-    yield Finding(Level.OK, "2D weights", f"{location}: {getattr(found, 'architecture', 'read')}")
+    yield ok("2D weights", f"{location}: {getattr(found, 'architecture', 'read')}")
 
 
-def external_tracers() -> Iterator[Finding]:
+def external_tracers() -> Iterator[Result]:
     """Tracers of others that `neurino trace --tracer` can call; none is needed."""
     from nnunet_neurino.tracing import find_external_tracers
 
     found = {name: path for name, path in find_external_tracers().items() if path}
     listing = ", ".join(f"{name} ({path})" for name, path in found.items())
-    yield Finding(Level.OK, "other tracers", listing or "none installed (none is needed: neurino trace has its own)")
+    yield ok("other tracers", listing or "none installed (none is needed: neurino trace has its own)")

@@ -18,10 +18,3 @@ PREDICTION = ORANGE
 # For several things of the same kind (neurons, runs), on white and on a dark image.
 ON_WHITE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK)
 ON_BLACK = (SKY_BLUE, ORANGE, GREEN, YELLOW, PURPLE, VERMILLION)
-
-
-def relative_luminance(colour: str) -> float:
-    """Lightness of ``#RRGGBB`` as WCAG 2 defines it, 0 (black) to 1 (white)."""
-    channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

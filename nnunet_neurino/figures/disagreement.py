@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, find_objects, label
+from scipy.ndimage import binary_dilation, find_objects
 from scipy.spatial import cKDTree
 
-from nnunet_neurino.skeleton import skeletonise
+from nnunet_neurino.skeleton import label_components, skeletonise
 
 _JOIN = 3  # voxels: nearer pieces share a box
 
@@ -92,7 +92,7 @@ def _boxes(voxels: NDArray[np.bool_], smallest: int) -> tuple[tuple[slice, slice
     if not voxels.any():
         return ()
     joined = binary_dilation(voxels, np.ones((3, 3, 3)), iterations=_JOIN // 2)
-    pieces, _ = label(joined, np.ones((3, 3, 3)))
+    pieces, _ = label_components(joined)
     pieces[~voxels] = 0
     sizes = np.bincount(pieces.ravel())
     found = find_objects(pieces)

@@ -2,6 +2,6 @@
 
 from nnunet_neurino.images.read import read_stack
 from nnunet_neurino.images.stack import Stack
-from nnunet_neurino.images.write import write_tiff
+from nnunet_neurino.images.write import write_nifti, write_tiff
 
-__all__ = ["Stack", "read_stack", "write_tiff"]
+__all__ = ["Stack", "read_stack", "write_nifti", "write_tiff"]

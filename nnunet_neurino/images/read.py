@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nnunet_neurino.errors import NeurinoError
@@ -53,9 +54,8 @@ def read_stack(
     if spacing is not None:
         wanted = check_spacing(spacing, str(path))
         if stored and any(abs(a - b) > 0.01 * b for a, b in zip(stored, wanted, strict=True)):
-            numbers = " ".join(f"{s:g}" for s in stored)
-            told = " ".join(f"{s:g}" for s in wanted)
-            findings.append(Finding(0, f"the file's voxel size is {numbers} (z y x, micrometres)", f"{told} as told"))
+            what = "the file's voxel size is {:g} {:g} {:g} (z y x, micrometres)".format(*stored)
+            findings.append(Finding(0, what, "{:g} {:g} {:g} as told".format(*wanted)))
         stored = wanted
     return Stack(voxels, stored, (*raw.findings, *findings))
 
@@ -93,9 +93,7 @@ def _read(path: Path, max_bytes: int | None) -> Raw:
 def _note_suffix(raw: Raw, name: str, usual: tuple[str, ...], what: str) -> Raw:
     if name.endswith(usual):
         return raw
-    return Raw(
-        raw.voxels, raw.axes, raw.spacing, (*raw.findings, Finding(0, "the file's ending is not its kind", what))
-    )
+    return replace(raw, findings=(*raw.findings, Finding(0, "the file's ending is not its kind", what)))
 
 
 def _follow(raw: Raw, axes: str) -> tuple[float, float, float] | None:

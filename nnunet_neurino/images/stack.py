@@ -1,4 +1,4 @@
-"""The one image type of the house, and the checks every reader shares."""
+"""The one type of an image stack, and the checks that all readers share."""
 
 from __future__ import annotations
 
@@ -45,19 +45,12 @@ class Stack:
 
 @dataclass(frozen=True)
 class Raw:
-    """What a format's reader hands on, before axes are put in order.
+    """What a format's reader hands on, before axes are put in order."""
 
-    Attributes:
-        voxels: the array as stored.
-        axes: a letter for each of its axes: Z Y X, C channels, S colour samples, T time, others unknown.
-        spacing: (z, y, x) in micrometres where the file says so.
-        findings: what was odd.
-    """
-
-    voxels: np.ndarray
-    axes: str
-    spacing: Spacing | None = None
-    findings: tuple[Finding, ...] = ()
+    voxels: np.ndarray  # the array as stored
+    axes: str  # a letter for each of its axes: Z Y X, C channels, S colour samples, T time, others unknown
+    spacing: Spacing | None = None  # (z, y, x) in micrometres where the file says so
+    findings: tuple[Finding, ...] = ()  # what was odd
 
 
 def check_spacing(spacing: Sequence[float], where: str) -> Spacing:

@@ -23,17 +23,11 @@ _TYPES = {1: "u1", 2: "u2", 4: "f4"}
 
 @dataclass(frozen=True)
 class Header:
-    """What a Vaa3D file says before its data.
+    """What a Vaa3D file says before its data."""
 
-    Attributes:
-        dtype: type of a voxel, in the file's byte order.
-        shape: (c, z, y, x) or (t, c, z, y, x).
-        offset: byte at which the data begin.
-    """
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    offset: int
+    dtype: np.dtype  # type of a voxel, in the file's byte order
+    shape: tuple[int, ...]  # (c, z, y, x) or (t, c, z, y, x)
+    offset: int  # byte at which the data begin
 
     @property
     def axes(self) -> str:

@@ -1,4 +1,4 @@
-"""Writing TIFF stacks that ImageJ, Vaa3D and nnU-Net open, the same bytes for the same stack."""
+"""Writing stacks that ImageJ, Vaa3D and nnU-Net open, the same bytes for the same stack: TIFF and NIfTI."""
 
 from __future__ import annotations
 
@@ -55,3 +55,16 @@ def write_tiff(
             return
         own: dict[str, Any] = {"axes": axes} | ({OWN_KEY: list(spacing)} if spacing is not None else {})
         tifffile.imwrite(unfinished, pages, byteorder="<", photometric="minisblack", metadata=own, **how)
+
+
+def write_nifti(path: str | os.PathLike[str], array: np.ndarray, spacing: Sequence[float]) -> None:
+    """Write a stack (z, y, x) as compressed NIfTI, whole or not at all; ``spacing`` is written as it is."""
+    import SimpleITK  # takes a second to load
+
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
+    image.SetSpacing(tuple(spacing)[::-1])
+    with atomic_path(path) as unfinished:
+        try:
+            SimpleITK.WriteImage(image, str(unfinished), useCompression=True)
+        except RuntimeError as error:
+            raise OSError(None, str(error).strip().splitlines()[-1], str(path)) from None

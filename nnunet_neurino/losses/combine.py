@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.losses.tasl import TASL
+from nnunet_neurino.losses.tasl import TASL, TERMS
 
 _SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
@@ -19,19 +19,24 @@ _SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class WithTASL(nn.Module):
-    """Another loss and TASL: ``base + weight * TASL``, or for the published mode ``base * (1 + weight * f(TASL))``.
+    """Another loss and TASL: ``base + weight * TASL``, in the published mode ``(base - least) * (1 + weight * f(TASL))``.
 
     Args:
         base: the loss to extend, called as ``base(output, target)``.
         tasl: the term to add.
-        weight: weight of the localised term; ``beta`` of the published one (the seeds': 0.1).
+        weight: weight of the localised term; ``beta`` of the published one (published: 0.1).
         f: ``identity``, ``sigmoid`` or ``tanh``; published mode only.
-        warmup_epochs: epochs over which the weight rises from 0, at most a tenth of all; it takes somebody who calls
+        warmup_epochs: epochs over which the weight rises from 0, at most a tenth of all; whoever trains calls
             ``set_epoch`` before each.
         scale_weights: None for TASL at full resolution only: ``base`` gets outputs and targets as they come (lists of
             scales, or one tensor each), TASL their first entries. Else ``base`` is the loss of one scale, and the
             whole is a sum over the scales with these weights.
+        least: what ``base`` gives for a perfect prediction; published mode only. nnU-Net's cross-entropy - Dice gives
+            -1 where the published cross-entropy + 1 - Dice gives 0. A factor on a negative loss would lower it.
     """
+
+    term_names = tuple(f"tasl_{name}" for name in TERMS)
+    """Of ``term_values``."""
 
     def __init__(
         self,
@@ -41,6 +46,7 @@ class WithTASL(nn.Module):
         f: Literal["identity", "sigmoid", "tanh"] = "identity",
         warmup_epochs: float = 0.0,
         scale_weights: Sequence[float] | None = None,
+        least: float = 0.0,
     ) -> None:
         super().__init__()
         if f not in _SHAPES:
@@ -51,6 +57,7 @@ class WithTASL(nn.Module):
         self.f = f
         self.warmup_epochs = warmup_epochs
         self.scale_weights = None if scale_weights is None else tuple(float(w) for w in scale_weights)
+        self.least = least
         self.ramp = 1.0
         """Share of the weight that applies now, 0 to 1."""
         self._terms: dict[str, Tensor] = {}
@@ -84,7 +91,7 @@ class WithTASL(nn.Module):
     def _joined(self, base: Tensor, output: Tensor, target: Tensor) -> Tensor:
         value = self.tasl(output, target)
         if self.tasl.mode == "published":
-            return base * (1 + self.ramp * self.weight * _SHAPES[self.f](value.detach()))
+            return (base - self.least) * (1 + self.ramp * self.weight * _SHAPES[self.f](value.detach()))
         return base + self.ramp * self.weight * value
 
     def _keep_terms(self) -> None:

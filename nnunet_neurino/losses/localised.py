@@ -34,6 +34,9 @@ def graph_terms(truths: Sequence[Truth], p: Tensor, false: Tensor) -> Tensor:
     - path: the share of the cable that a gap separates from its neuron's root (the weakest section on the way
       decides); the share of the cable that a bridge joins to another neuron.
 
+    All are 0 or greater. Node is at most 1. Edge and path are at most 1 + log(n) / 20 for n sections: the weakest of n
+    is a smooth maximum, which counts many that are lost for a little more than one.
+
     Args:
         truths: the analysed classes of all samples.
         p: the probabilities of all their voxels in order.

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
-from scipy.sparse import csgraph
+from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.morphology import skeletonize
 
-from nnunet_neurino.skeleton.adjacency import HALF_NEIGHBOURHOOD
 from nnunet_neurino.skeleton.components import label_components
+from nnunet_neurino.skeleton.graph import components
+from nnunet_neurino.skeleton.neighbours import HALF_NEIGHBOURHOOD
 
 _EPS = 1e-6
 _PAD = 2
@@ -105,11 +105,7 @@ def _measure(tube: _Tube) -> tuple[int, float]:
         other = labels.ravel()[tube.voxels + step]
         apart = (other > 0) & (other != own)
         across.append(np.stack([own[apart], other[apart]], 1).astype(np.int64) - 1)
-    joined = np.concatenate(across)
-    if len(joined):
-        links = sparse.coo_matrix((np.ones(len(joined)), tuple(joined.T)), shape=(n_pieces, n_pieces))
-        n_pieces = csgraph.connected_components(links, directed=False)[0]
-    return n_edges, n / n_pieces
+    return n_edges, n / (int(components(n_pieces, np.concatenate(across)).max()) + 1)
 
 
 def _mean_distance(of: _Tube, to: _Tube) -> float:

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from nnunet_neurino.skeleton.components import label_components
+from nnunet_neurino.skeleton.graph import components
 from nnunet_neurino.swc import Tree, merge_touching, resample
 
 _MERGE_LENGTH = 5.0  # a label merges two trees when it holds at least this much cable of each, in voxels
@@ -62,7 +61,7 @@ def connectivity_scores(segmentation: NDArray, truth: Tree | Sequence[Tree], ste
     """
     labels = segmentation
     if labels.dtype == bool:
-        labels, _ = ndimage.label(segmentation, np.ones((3, 3, 3), dtype=bool))
+        labels, _ = label_components(segmentation)
     trees = [truth] if isinstance(truth, Tree) else list(truth)
     parts = [_labelled_edges(resample(merge_touching(tree), step), labels) for tree in trees]
     node_count = np.cumsum([0] + [len(part[0]) for part in parts])
@@ -73,12 +72,12 @@ def connectivity_scores(segmentation: NDArray, truth: Tree | Sequence[Tree], ste
     if not total > 0:
         return ConnectivityScores(None, None, None, None, None, "the truth has no cable inside the image")
 
-    neuron = _pieces(edges, len(at_node))
+    neuron = components(len(at_node), edges)
     ends = at_node[edges]
     omitted = (ends == 0).any(axis=1)
     correct = ~omitted & (ends[:, 0] == ends[:, 1])
     merged_labels, merges = _merged(ends[correct, 0], neuron[edges[correct, 0]], lengths[correct])
-    piece = _pieces(edges[correct], len(at_node))[edges[correct, 0]]
+    piece = components(len(at_node), edges[correct])[edges[correct, 0]]
     run = np.bincount(piece, lengths[correct])
     found = len(np.unique(neuron[edges[correct, 0]]))
     sound = run[piece] * lengths[correct] * ~np.isin(ends[correct, 0], merged_labels)
@@ -102,11 +101,6 @@ def _labelled_edges(tree: Tree, labels: NDArray) -> tuple[NDArray, NDArray, NDAr
     edges = tree.edges().reshape(-1, 2)
     edges = edges[inside[edges].all(axis=1)]
     return at_node, edges, np.linalg.norm(tree.xyz[edges[:, 0]] - tree.xyz[edges[:, 1]], axis=1)
-
-
-def _pieces(edges: NDArray, n_nodes: int) -> NDArray[np.int64]:
-    links = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n_nodes, n_nodes))
-    return connected_components(links, directed=False)[1].astype(np.int64)
 
 
 def _merged(labels: NDArray, neuron: NDArray, lengths: NDArray) -> tuple[list[int], int]:

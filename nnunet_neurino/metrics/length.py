@@ -72,7 +72,7 @@ def _share_near(tree: Tree, target: Tree, tolerance: float) -> float | None:
     goal = tree_segments(target)
     if not len(goal[0]):
         return 0.0
-    distance, _ = SegmentIndex(*goal).nearest(0.5 * (starts + ends))
+    distance = SegmentIndex(*goal).distance(0.5 * (starts + ends))
     return float(lengths[distance <= tolerance + 1e-10].sum()) / total
 
 

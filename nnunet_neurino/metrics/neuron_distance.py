@@ -9,7 +9,8 @@ distance to the nearest point of the nearest edge of the other tree. Then, for o
 - DSA (different structure average) is the mean distance of those samples,
 
 and the headline numbers combine the two directions: ESA and PDS by their mean; DSA by the mean of the directions that
-have different samples, 0 when neither has. Distances are in the unit of the files, as in Vaa3D: voxels for trees in
+have different samples, 0 when neither has. Between the nodes of trees with very much cable in their unit, samples are
+further apart, each with the weight of those that it stands for. Distances are in the unit of the files, as in Vaa3D: voxels for trees in
 voxels. Both trees are sanitised in the same way first: a node whose parent is not in the file is a root and invents no
 edge (the plugin itself joins it to the first row of the file); nodes without any edge count neither as source nor as
 target.
@@ -29,6 +30,9 @@ from nnunet_neurino.swc import Tree, read_swc
 
 # Rounding of interpolated coordinates must not move a sample that is exactly at the threshold below it.
 _ROUNDING = 1e-10
+# Samples between the nodes of a tree: more say nothing new, and a tree in nanometres would have hundreds of millions.
+_MOST_BETWEEN, _MOST_ON_EDGE = 500_000, 10_000
+_FARTHEST = 1e150  # squares of distances stay finite
 _NOT_SCORES = ("n_points_pred", "n_points_truth", "threshold", "reason")
 
 
@@ -86,7 +90,7 @@ def neuron_distance(
         says so.
 
     Raises:
-        NeurinoError: one tree is in voxels and the other in micrometres.
+        NeurinoError: one tree is in voxels and the other in micrometres, or positions are beyond all bounds.
     """
     pred = pred if isinstance(pred, Tree) else read_swc(pred, allow_empty=True)
     truth = truth if isinstance(truth, Tree) else read_swc(truth, allow_empty=True)
@@ -96,6 +100,9 @@ def neuron_distance(
             f"the prediction is in {pred.unit}s and the truth in {truth.unit}s: expected the same unit; "
             "convert one of them with the voxel size first"
         )
+    for name, tree in (("prediction", pred), ("truth", truth)):
+        if len(tree) and np.abs(tree.xyz).max() > _FARTHEST:
+            raise NeurinoError(f"the {name} has positions beyond {_FARTHEST:g}: expected voxels or micrometres")
     pred_points, pred_weights = _samples(pred)
     truth_points, truth_weights = _samples(truth)
     counts = int(pred_weights.sum()), int(truth_weights.sum())
@@ -144,7 +151,7 @@ class _Directed:
 
 
 def _directed(points: Floats, weights: Floats, target: Tree, threshold: float) -> _Directed:
-    distance, _ = SegmentIndex(*tree_segments(target)).nearest(points)
+    distance = SegmentIndex(*tree_segments(target)).distance(points)
     total = float(weights.sum())
     different = distance >= threshold - _ROUNDING
     share = float(weights[different].sum())
@@ -159,20 +166,21 @@ def _directed(points: Floats, weights: Floats, target: Tree, threshold: float) -
 def _samples(tree: Tree) -> tuple[Floats, Floats]:
     """Sample points (n, 3) of all edges, and how often each of them counts.
 
-    A node that several edges share is sampled once by each of them; it is kept once here with that number.
+    A node that several edges share is sampled once by each of them; it is kept once here with that number. Of very
+    many samples between the nodes of an edge some stand for all, each for equally many neighbours on both its sides.
     """
     edges = tree.edges()
-    if not len(edges):
-        return np.empty((0, 3)), np.empty(0)
     child, parent = edges[:, 0], edges[:, 1]
-    xyz = tree.xyz.astype(np.float64)
-    counts = (1.5 + np.linalg.norm(xyz[child] - xyz[parent], axis=1)).astype(np.int64)
-    node_weight = np.bincount(child, minlength=len(xyz)).astype(np.float64)
-    node_weight += np.bincount(parent[counts > 1], minlength=len(xyz))
+    counts = np.floor(1.5 + tree.edge_lengths())
+    node_weight = np.bincount(child, minlength=len(tree)) + np.bincount(parent[counts > 1], minlength=len(tree))
     inner = np.maximum(counts - 2, 0)
-    owner = np.repeat(np.arange(len(edges)), inner)
-    rank = np.arange(len(owner)) - np.repeat(np.cumsum(inner) - inner, inner) + 1.0
-    fraction = rank / (counts[owner] - 1)
-    between = xyz[child[owner]] + fraction[:, None] * (xyz[parent[owner]] - xyz[child[owner]])
+    kept = np.minimum(inner, _MOST_ON_EDGE)
+    kept = np.ceil(kept * min(_MOST_BETWEEN / max(float(kept.sum()), 1.0), 1.0)).astype(np.int64)
+    owner = np.repeat(np.arange(len(edges)), kept)
+    each = inner[owner] / kept[owner]
+    rank = np.arange(len(owner)) - (np.cumsum(kept) - kept)[owner]
+    fraction = (0.5 + (rank + 0.5) * each) / (counts[owner] - 1)
+    start, end = tree.xyz[child[owner]], tree.xyz[parent[owner]]
     used = node_weight > 0
-    return np.concatenate([xyz[used], between]), np.concatenate([node_weight[used], np.ones(len(between))])
+    points = np.concatenate([tree.xyz[used], start + fraction[:, None] * (end - start)])
+    return points, np.concatenate([node_weight[used], each])

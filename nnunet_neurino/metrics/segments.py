@@ -13,10 +13,12 @@ from nnunet_neurino.swc import Tree
 
 Floats = NDArray[np.float64]
 
-_PIECE = 2.0  # longest piece that a segment is cut into for the KD-tree, in units of the file
-_MOST_PIECES = 4_000_000
-_FIRST = (3, 6, 12, 24)
-_CHUNK = 100_000  # points that a thread handles at a time
+_PIECE = 2.0  # longest piece that a segment is cut into, in units of the file
+_MOST_PIECES = 400_000  # longer ones in trees with more cable than that
+_UNLIKE, _MOST_GROUPS = 16.0, 8  # pieces are in one group if one is not so many times as long as another
+_FIRST = 3
+_CHUNK = 50_000  # points that a thread handles at a time
+_PAIRS = 300_000  # of points and pieces, in each thread
 
 
 def tree_segments(tree: Tree) -> tuple[Floats, Floats]:
@@ -58,9 +60,9 @@ def cut(starts: Floats, ends: Floats, longest: float) -> tuple[Floats, Floats, N
 class SegmentIndex:
     """Answers "how far is this point from the nearest segment?" exactly.
 
-    Segments are cut into short pieces whose midpoints fill a KD-tree. A point's distance to the k pieces with the
-    nearest midpoints is computed exactly; k grows until the next midpoint is so far away that no piece beyond it
-    can be nearer.
+    Segments are cut into short pieces whose middles fill k-d trees. A point's distance to the k pieces with the nearest
+    middles is computed exactly; k grows until the next middle is so far away that no piece beyond it can be nearer.
+    Pieces of very different length are in different trees: one long edge would else make every piece a candidate.
 
     Args:
         starts: (m, 3) one end of each segment, m >= 1.
@@ -70,48 +72,45 @@ class SegmentIndex:
     def __init__(self, starts: Floats, ends: Floats) -> None:
         total = float(np.linalg.norm(ends - starts, axis=1).sum())
         longest = max(_PIECE, total / _MOST_PIECES)
-        self._starts, self._ends, self.owner = cut(starts, ends, longest)
-        self._reach = 0.5 * float(np.linalg.norm(self._ends - self._starts, axis=1).max())
-        self._tree = cKDTree(
-            0.5 * (self._starts + self._ends), balanced_tree=False, compact_nodes=len(self.owner) < 200_000
-        )
+        starts, ends, _ = cut(starts, ends, longest)
+        relative = np.linalg.norm(ends - starts, axis=1) / longest
+        group = np.minimum(np.floor(-np.log(np.maximum(relative, 1e-12)) / np.log(_UNLIKE)), _MOST_GROUPS)
+        numbers, counts = np.unique(group, return_counts=True)
+        self._groups = [_Group(starts[group == g], ends[group == g]) for g in numbers[np.argsort(-counts)]]
 
-    def nearest(self, points: Floats) -> tuple[Floats, NDArray[np.int64]]:
-        """Distance of each point (n, 3) to the nearest segment, and that segment's index."""
-        distance = np.full(len(points), np.inf)
-        piece = np.zeros(len(points), dtype=np.int64)
-        parts = [slice(first, first + _CHUNK) for first in range(0, len(points), _CHUNK)]
+    def distance(self, points: Floats) -> Floats:
+        """Distance of each point (n, 3) to the nearest segment."""
+        parts = [points[first : first + _CHUNK] for first in range(0, len(points), _CHUNK)]
         with ThreadPoolExecutor(min(os.cpu_count() or 1, max(len(parts), 1))) as pool:
-            first = self._enough(points[:: max(len(points) // 300, 1)])
-            found_parts = pool.map(lambda part: self._nearest(points[part], first), parts)
-            for part, found in zip(parts, found_parts, strict=True):
-                distance[part], piece[part] = found
-        return distance, self.owner[piece]
+            return np.concatenate([np.empty(0), *pool.map(self._distance, parts)])
 
-    def _enough(self, points: Floats) -> int:
-        """A number of pieces that proves most points at the first go: far from all segments, many are equally near."""
-        for k in _FIRST:
-            if self._ask(points, min(k, len(self.owner)))[2].mean() >= 0.6:
-                return k
-        return _FIRST[-1]
-
-    def _nearest(self, points: Floats, first: int) -> tuple[Floats, NDArray[np.int64]]:
+    def _distance(self, points: Floats) -> Floats:
         best = np.full(len(points), np.inf)
-        winner = np.zeros(len(points), dtype=np.int64)
-        open_points = np.arange(len(points))
-        k = min(first, len(self.owner))
-        while len(open_points):
-            best[open_points], winner[open_points], proven = self._ask(points[open_points], k)
-            open_points = open_points[~proven]
-            k = min(4 * k, len(self.owner))
-        return best, winner
+        for group in self._groups:
+            group.lower(best, points)
+        return best
 
-    def _ask(self, points: Floats, k: int) -> tuple[Floats, NDArray[np.int64], NDArray[np.bool_]]:
-        """Distance to the nearest of the k pieces with the nearest middles, which it is, and whether that is proven."""
-        to_middle, candidates = self._tree.query(points, k=np.arange(1, k + 1))
-        exact = point_segment_distance(points[:, None], self._starts[candidates], self._ends[candidates])
-        column = np.argmin(exact, axis=1)
-        rows = np.arange(len(points))
-        best = exact[rows, column]
-        proven = (to_middle[:, -1] >= best + self._reach) | (k == len(self.owner))
-        return best, candidates[rows, column], proven
+
+class _Group:
+    """Pieces of segments of similar length."""
+
+    def __init__(self, starts: Floats, ends: Floats) -> None:
+        self._starts, self._ends = starts, ends
+        self._reach = 0.5 * float(np.linalg.norm(ends - starts, axis=1).max())
+        self._middles = cKDTree(0.5 * (starts + ends), balanced_tree=False, compact_nodes=len(starts) < 200_000)
+
+    def lower(self, best: Floats, points: Floats) -> None:
+        """Lower the distances ``best`` of points (n, 3), in place, to those of the nearest piece."""
+        waiting = np.arange(len(points))
+        k = min(_FIRST, len(self._starts))
+        while len(waiting):
+            parts = np.array_split(waiting, -(-len(waiting) * k // _PAIRS))
+            waiting = np.concatenate([rows[~self._proven(best, points, rows, k)] for rows in parts])
+            k = min(4 * k, len(self._starts))
+
+    def _proven(self, best: Floats, points: Floats, rows: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
+        """Lower ``best`` of some points by the k pieces with the nearest middles; whether no other can be nearer."""
+        to_middle, nearest = self._middles.query(points[rows], k=np.arange(1, k + 1))
+        exact = point_segment_distance(points[rows, None], self._starts[nearest], self._ends[nearest])
+        best[rows] = np.minimum(best[rows], exact.min(axis=1))
+        return (to_middle[:, -1] >= best[rows] + self._reach) | (k == len(self._starts))

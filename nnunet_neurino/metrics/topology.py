@@ -10,10 +10,9 @@ from scipy import ndimage
 from skimage.measure import euler_number
 
 from nnunet_neurino.metrics.voxel import as_mask, same_shape
-from nnunet_neurino.skeleton import skeletonise
+from nnunet_neurino.skeleton import label_components, skeletonise
 
 Mask = NDArray[np.bool_]
-_ALL_NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ def betti_numbers(mask: Mask) -> Betti:
     if not boxes:
         return Betti(0, 0, 0)
     padded = np.pad(mask[boxes[0]], 1)
-    b0 = ndimage.label(padded, _ALL_NEIGHBOURS)[1]
-    b2 = ndimage.label(~padded)[1] - 1  # the background touches by faces
+    b0 = label_components(padded)[1]
+    b2 = label_components(~padded, 6)[1] - 1  # the background touches by faces
     return Betti(b0, b0 + b2 - int(euler_number(padded, connectivity=3)), b2)
 
 

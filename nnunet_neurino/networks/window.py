@@ -7,7 +7,7 @@ decoded, what an arm is made of, and overlapping windows in prediction are ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.geometry import Triple, voxels
 from nnunet_neurino.networks.layers import number_of_channels
 from nnunet_neurino.networks.slice_encoder import SliceEncoder, brightness, brightness_range
-from nnunet_neurino.networks.two_pass import Windows
+from nnunet_neurino.networks.two_pass import Windows, two_pass
 from nnunet_neurino.networks.vit import PATCH, vit_by_name
 from nnunet_neurino.networks.window_decoder import WindowDecoder
 from nnunet_neurino.networks.window_grid import WindowGrid
@@ -138,6 +138,24 @@ class DINOWindow(nn.Module):
         tokens = voxels((self.window[0], self.window[1] // cell, self.window[2] // cell))
         whole = voxels(input_size) * (2 * self.num_classes + self.in_channels + 2)
         return self.decoder.feature_map_size(tokens) + whole
+
+    def trial_step(self, image: Tensor, loss: Callable[[Tensor], Tensor]) -> None:
+        """A training step by ``two_pass`` that has the memory of a whole one: one window is decoded for all of them.
+
+        Args:
+            image: (N, C, z, y, x); its values do not matter, so it may be on the meta device.
+            loss: from logits (N, classes, z, y, x) to a number.
+        """
+        grid = _FirstWindowOnly(tuple(image.shape[2:]), self.window)  # type: ignore[arg-type]
+        ends = image.new_zeros(()), image.new_ones(())
+        two_pass(self.decoder, ImageWindows(self, image, grid, ends), loss)
+
+
+class _FirstWindowOnly(WindowGrid):
+    """The grid of the whole volume, of whose windows only the first is visited."""
+
+    def __len__(self) -> int:
+        return 1
 
 
 class ImageWindows:

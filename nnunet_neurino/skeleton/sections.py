@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse import csgraph
 
-from nnunet_neurino.skeleton.adjacency import neighbour_pairs
+from nnunet_neurino.skeleton import graph
+from nnunet_neurino.skeleton.neighbours import HALF_NEIGHBOURHOOD, neighbour_pairs
 
+_BOND = 4 - (HALF_NEIGHBOURHOOD**2).sum(axis=1)
+"""A face in common binds more than an edge or a corner."""
 _MOST_ENDS = 8
 """Beyond so many equally far ends of one component (a ball, not a neurite) they are not told apart."""
 
@@ -77,10 +79,10 @@ def section_graph(mask: NDArray, components: NDArray | None = None) -> SectionGr
     if n == 0:
         none = np.zeros(0, np.int64)
         return SectionGraph(voxels, none, np.zeros(0), none, none.reshape(0, 2), none, none, none)
-    pairs, steps = neighbour_pairs(voxels, mask.shape)
-    links = _symmetric(n, pairs)
+    pairs, steps = neighbour_pairs(voxels)
+    links = graph.adjacency(n, pairs)
     if components is None:
-        component = _connected(n, pairs)
+        component = graph.components(n, pairs)
     else:
         component = components[mask].astype(np.int64) - 1
     neighbours = np.diff(links.indptr)
@@ -89,8 +91,7 @@ def section_graph(mask: NDArray, components: NDArray | None = None) -> SectionGr
     root = distance == _least(distance, component)[component]
     # Slices of equal distance from the root itself would be shells around it; from the far ends they lie across.
     section = _slices(links, pairs, _farthest(_steps_from(links, root), component), component)
-    # A face in common binds more than an edge or a corner.
-    section, parent, also, level = _forest(pairs, 4 - (steps**2).sum(1), section, root, distance)
+    section, parent, also, level = _forest(pairs, _BOND[steps], section, root, distance)
     section, parent, also, level = _without_bumps(section, parent, also, level)
     n_children = _count_children(parent, also)
     core = depth + neighbours / 26
@@ -104,7 +105,7 @@ def _slices(
     steps = _steps_from(links, start)
     within = pairs[steps[pairs[:, 0]] == steps[pairs[:, 1]]]
     ends = _nearest_ends(links, pairs, start, component, steps)
-    return _connected(len(steps), within[ends[within[:, 0]] == ends[within[:, 1]]])
+    return graph.components(len(steps), within[ends[within[:, 0]] == ends[within[:, 1]]])
 
 
 def _nearest_ends(
@@ -117,7 +118,7 @@ def _nearest_ends(
     rows = np.flatnonzero(start)
     number = np.full(len(steps), -1, np.int64)
     number[rows] = np.arange(len(rows))
-    end = _connected(len(rows), number[pairs[start[pairs].all(1)]])
+    end = graph.components(len(rows), number[pairs[start[pairs].all(1)]])
     owner = np.zeros(end.max() + 1, np.int64)
     owner[end] = component[rows]
     order = np.argsort(owner, kind="stable")
@@ -158,7 +159,7 @@ def _forest(
     contact = np.stack([contact // n, contact % n], 1)
     is_root = np.zeros(n, bool)
     is_root[section[root]] = True
-    level = _steps_from(_symmetric(n, contact), is_root)
+    level = _steps_from(graph.adjacency(n, contact), is_root)
     between = level[contact[:, 0]] != level[contact[:, 1]]
     contact, strength = contact[between], strength[between]
     swap = level[contact[:, 0]] > level[contact[:, 1]]
@@ -203,34 +204,9 @@ def _count_children(parent: NDArray, also: NDArray) -> NDArray[np.int64]:
     return np.bincount(np.concatenate([parent[parent >= 0], also[:, 1]]), minlength=len(parent))
 
 
-def _symmetric(n: int, pairs: NDArray) -> sparse.csr_matrix:
-    ones = np.ones(2 * len(pairs), np.int8)
-    return sparse.csr_matrix((ones, (pairs.ravel(), pairs[:, ::-1].ravel())), shape=(n, n))
-
-
-def _connected(n: int, pairs: NDArray) -> NDArray[np.int64]:
-    half = sparse.csr_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    return csgraph.connected_components(half, directed=False)[1].astype(np.int64)
-
-
 def _steps_from(links: sparse.csr_matrix, start: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Steps (n,) from each voxel to the nearest voxel of ``start`` along the links; 0 where none can be reached."""
-    n = links.shape[0]
-    at = np.flatnonzero(start)
-    if len(at) in (0, n):
-        return np.zeros(n, np.int64)
-    indices = np.concatenate([links.indices, at]).astype(np.int32)
-    indptr = np.append(links.indptr, len(indices)).astype(np.int32)
-    rooted = sparse.csr_matrix((np.ones(len(indices), np.int8), indices, indptr), shape=(n + 1, n + 1))
-    _, before = csgraph.breadth_first_order(rooted, n, directed=True, return_predecessors=True)
-    before[n] = n
-    before[before < 0] = n
-    steps = np.where(before == n, 0, 1)
-    while True:  # pointer jumping: the depth of each voxel in the breadth-first tree
-        further = steps + steps[before]
-        if np.array_equal(further, steps):
-            return steps[:n].astype(np.int64)
-        steps, before = further, before[before]
+    return graph.depths(graph.search(links, np.flatnonzero(start))[1])
 
 
 def _from_centre(voxels: NDArray, component: NDArray, weight: NDArray) -> NDArray[np.int64]:
@@ -253,9 +229,6 @@ def _least(values: NDArray, group: NDArray) -> NDArray[np.int64]:
 
 def _edges(parent: NDArray, also: NDArray, n_children: NDArray) -> NDArray[np.int64]:
     """Number the runs between key sections: a section continues its only parent's run if it is the only child."""
-    own = np.arange(len(parent))
-    top = np.where((parent >= 0) & (n_children[parent] == 1), parent, own)
-    top[also[:, 0]] = also[:, 0]
-    while not np.array_equal(further := top[top], top):
-        top = further
-    return np.unique(top, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    before = np.where((parent >= 0) & (n_children[parent] == 1), parent, -1)
+    before[also[:, 0]] = -1
+    return np.unique(graph.tops(before), return_inverse=True)[1].reshape(-1).astype(np.int64)

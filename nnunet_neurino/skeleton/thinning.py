@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import csgraph
-from skimage.morphology import skeletonize
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.skeleton.adjacency import neighbour_pairs, sparse_adjacency
 from nnunet_neurino.skeleton.components import label_components
+from nnunet_neurino.skeleton.graph import adjacency
+from nnunet_neurino.skeleton.neighbours import HALF_NEIGHBOURHOOD, neighbour_pairs
 
 
 def skeletonise(mask: NDArray) -> NDArray[np.bool_]:
@@ -33,6 +33,8 @@ def skeletonise(mask: NDArray) -> NDArray[np.bool_]:
         >>> int(skeletonise(bar).sum()) > 15
         True
     """
+    from skimage.morphology import skeletonize  # slow to load, and most users of this folder thin nothing
+
     mask = np.asarray(mask) != 0
     if mask.ndim != 3:
         raise NeurinoError(f"skeletonise: expected a mask of shape (z, y, x), got shape {mask.shape}; pass one volume")
@@ -72,16 +74,15 @@ def _centreline(component: NDArray[np.bool_]) -> NDArray[np.bool_]:
     if max(component.shape) <= 2 * depths[deepest] + 1:
         line[tuple(voxels[deepest])] = True
         return line
-    pairs, steps = neighbour_pairs(voxels, component.shape)
-    length = np.sqrt((steps**2).sum(1))
+    pairs, steps = neighbour_pairs(voxels)
+    length = np.linalg.norm(HALF_NEIGHBOURHOOD, axis=1)[steps]
     # A step between two voxels of depth d costs (depth_max / d)^2 times its length: the middle is much cheaper.
     toll = (2 * depths[deepest] / (depths[pairs[:, 0]] + depths[pairs[:, 1]])) ** 2
-    plain = sparse_adjacency(len(voxels), pairs, length)
+    plain = adjacency(len(voxels), pairs, length)
     start = int(csgraph.dijkstra(plain, indices=deepest).argmax())
     end = int(csgraph.dijkstra(plain, indices=start).argmax())
-    _, before = csgraph.dijkstra(
-        sparse_adjacency(len(voxels), pairs, length * toll), indices=start, return_predecessors=True
-    )
+    dear = adjacency(len(voxels), pairs, length * toll)
+    _, before = csgraph.dijkstra(dear, indices=start, return_predecessors=True)
     step = end
     while step >= 0:
         line[tuple(voxels[step])] = True

@@ -1,4 +1,4 @@
-"""SWC neurons: read, check, mend, resample, rasterise, write. One :class:`Tree` type for the whole house."""
+"""SWC neurons: read, check, mend, resample, rasterise, write. One :class:`Tree` type for the whole package."""
 
 from nnunet_neurino.findings import Finding
 from nnunet_neurino.swc.geometry import (
@@ -15,8 +15,8 @@ from nnunet_neurino.swc.read import inspect_swc, read_swc
 from nnunet_neurino.swc.repair import portable_types, repair_radii
 from nnunet_neurino.swc.shape import crop, prune, resample, sections
 from nnunet_neurino.swc.touching import merge_touching
-from nnunet_neurino.swc.tree import UNITS, Tree, Unit, parents_first, take
-from nnunet_neurino.swc.write import write_swc
+from nnunet_neurino.swc.tree import UNITS, Tree, Unit, join_trees, parents_first, take
+from nnunet_neurino.swc.write import write_pieces, write_swc
 
 __all__ = [
     "MODES",
@@ -30,6 +30,7 @@ __all__ = [
     "flip_y",
     "from_one_based",
     "inspect_swc",
+    "join_trees",
     "merge_touching",
     "parents_first",
     "portable_types",
@@ -44,5 +45,6 @@ __all__ = [
     "take",
     "to_micrometres",
     "to_voxels",
+    "write_pieces",
     "write_swc",
 ]

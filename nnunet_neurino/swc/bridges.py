@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nnunet_neurino.skeleton.components import label_components
 from nnunet_neurino.swc.edges import Candidates, GridEdges
 
 #: So many suspects are looked at one by one; were there more, all would be joined unseen.
@@ -90,8 +91,6 @@ def bridge(label: np.ndarray, line: np.ndarray, tapered: Tapered) -> None:
 
 def _is_held(label: np.ndarray, line: np.ndarray, flat: int) -> bool:
     """Whether the voxel reaches the centre line within a small box around it."""
-    from scipy import ndimage  # rarely needed, and half of this room's import time
-
     centre = np.array(np.unravel_index(flat, label.shape))
     reach = _LOOK
     while True:
@@ -99,7 +98,7 @@ def _is_held(label: np.ndarray, line: np.ndarray, flat: int) -> bool:
         high = np.minimum(centre + reach + 1, label.shape)
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         part = label[box]
-        names, _ = ndimage.label(part, np.ones((3, 3, 3)))
+        names, _ = label_components(part)
         mine = np.argwhere(names == names[tuple(centre - low)]) + low
         if np.isin(np.ravel_multi_index(tuple(mine.T), label.shape), line).any():
             return True

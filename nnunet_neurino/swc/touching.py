@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse.csgraph import breadth_first_order, connected_components
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import cKDTree
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.findings import Finding
+from nnunet_neurino.skeleton.graph import adjacency, components, search
 from nnunet_neurino.swc.tree import SOMA, Tree, parents_first, take
 
 _FARTHEST = 1e150  # squares of distances stay finite
@@ -67,41 +68,27 @@ def _touching_pairs(tree: Tree, tolerance: float) -> np.ndarray:
 
 
 def _join(tree: Tree, pairs: np.ndarray) -> np.ndarray:
-    """The row (n,) that stands for every node; joining pieces never closes a circle."""
-    stands = list(range(len(tree)))
-    joined = list(range(tree.n_pieces))
+    """The row (n,) that every node becomes; joining pieces never closes a circle."""
+    kept = np.arange(len(tree))
     piece = tree.piece_labels()
-
-    def find(links: list[int], one: int) -> int:
-        while links[one] != one:
-            links[one] = links[links[one]]
-            one = links[one]
-        return one
-
+    touching = np.unique(pairs).tolist()
+    pieces, nodes = DisjointSet(np.unique(piece[touching]).tolist()), DisjointSet(touching)
     for stay, go in pairs.tolist():
-        a, b = find(joined, int(piece[stay])), find(joined, int(piece[go]))
-        if a != b:
-            joined[max(a, b)] = min(a, b)
-            stands[find(stands, go)] = find(stands, stay)
-    return np.array([find(stands, row) for row in range(len(tree))], dtype=np.int64)
+        if pieces.merge(int(piece[stay]), int(piece[go])):
+            first = kept[nodes[stay]]
+            nodes.merge(stay, go)
+            kept[nodes[stay]] = first
+    kept[touching] = [kept[nodes[row]] for row in touching]
+    return kept
 
 
 def _hang(tree: Tree, kept: np.ndarray) -> Tree:
-    """Contract nodes onto those that stand for them and point all edges towards one root a piece."""
+    """Contract nodes onto those that they become and point all edges towards one root a piece."""
     n = len(tree)
     edges = kept[tree.edges()]
-    graph = sparse.coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n + 1, n + 1))
-    _, piece = connected_components(graph, directed=False)
     roots = tree.roots
     # Soma roots first, then file order; the first root of a piece wins.
-    roots = roots[np.lexsort((roots, tree.types[roots] != SOMA))]
-    _, first = np.unique(piece[kept[roots]], return_index=True)
-    tops = kept[roots[first]]
-    # A node above all tops makes one search of many.
-    ends = np.concatenate([edges, np.stack([np.full(len(tops), n), tops], axis=1)])
-    graph = sparse.coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(n + 1, n + 1)).tocsr()
-    _, above = breadth_first_order(graph, n, directed=False)
-    rows = np.unique(kept)
-    parents = np.where((above < 0) | (above == n), -1, above)[:n].astype(np.int64)
-    turned = Tree(tree.ids, tree.types, tree.xyz, tree.radii, parents, tree.unit, tree.findings)
-    return parents_first(take(turned, rows))
+    roots = kept[roots[np.lexsort((roots, tree.types[roots] != SOMA))]]
+    _, first = np.unique(components(n, edges)[roots], return_index=True)
+    _, parents = search(adjacency(n, edges), roots[first])
+    return parents_first(take(replace(tree, parents=parents), np.unique(kept)))

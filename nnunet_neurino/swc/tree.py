@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from nnunet_neurino.findings import Finding
+from nnunet_neurino.skeleton.graph import depths, tops
 
 Unit = Literal["voxel", "micrometre", "unknown"]
 UNITS: tuple[Unit, ...] = ("voxel", "micrometre", "unknown")
@@ -151,7 +153,7 @@ class Tree:
 
     def piece_labels(self) -> np.ndarray:
         """Piece (n,) of every node, numbered from 0 in the order of the roots."""
-        top = _jump_to_top(self.parents)
+        top = tops(self.parents)
         number = np.full(len(self), -1, dtype=np.int64)
         number[self.roots] = np.arange(self.n_pieces)
         return number[top]
@@ -159,18 +161,6 @@ class Tree:
     def n_children(self) -> np.ndarray:
         """Number of children (n,) of every node."""
         return np.bincount(self.parents[self.parents >= 0], minlength=len(self))
-
-
-def _jump_to_top(parents: np.ndarray) -> np.ndarray:
-    """Root row of every node by pointer doubling; nodes that lead into a cycle end on some node of the cycle."""
-    rows = np.arange(len(parents))
-    top = np.where(parents < 0, rows, parents)
-    for _ in range(max(len(parents), 1).bit_length()):
-        following = top[top]
-        if np.array_equal(following, top):
-            break
-        top = following
-    return top
 
 
 def has_repeats(ids: np.ndarray) -> bool:
@@ -183,21 +173,8 @@ def circle_nodes(parents: np.ndarray) -> np.ndarray:
     """Rows, ascending, of the nodes that are their own ancestors (self-parents are circles)."""
     if len(parents) == 0 or (parents < np.arange(len(parents))).all():
         return np.zeros(0, dtype=np.int64)
-    top = _jump_to_top(parents)
+    top = tops(parents)
     return np.unique(top[parents[top] >= 0])
-
-
-def depths(parents: np.ndarray) -> np.ndarray:
-    """Number of edges (n,) between every node and its root, for parent row indices without a cycle."""
-    rows = np.arange(len(parents))
-    jump = np.where(parents < 0, rows, parents)
-    depth = (parents >= 0).astype(np.int64)
-    while True:
-        further = depth[jump]
-        if not further.any():
-            return depth
-        depth = depth + further
-        jump = jump[jump]
 
 
 def take(tree: Tree, rows: np.ndarray, **changes: object) -> Tree:
@@ -217,6 +194,23 @@ def take(tree: Tree, rows: np.ndarray, **changes: object) -> Tree:
         "findings": tree.findings,
     }
     return Tree(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def join_trees(trees: Sequence[Tree]) -> Tree:
+    """Put trees of one unit one behind the other; ids are numbered anew from 1."""
+    if not trees:
+        return Tree.build(np.empty((0, 3)), np.empty(0, dtype=np.int64))
+    starts = np.cumsum([0, *(len(tree) for tree in trees)])
+    parents = [np.where(t.parents < 0, -1, t.parents + s) for t, s in zip(trees, starts[:-1], strict=True)]
+    return Tree(
+        np.arange(1, starts[-1] + 1),
+        np.concatenate([tree.types for tree in trees]),
+        np.concatenate([tree.xyz for tree in trees]),
+        np.concatenate([tree.radii for tree in trees]),
+        np.concatenate(parents),
+        trees[0].unit,
+        tuple(finding for tree in trees for finding in tree.findings),
+    )
 
 
 def parents_first_order(parents: np.ndarray) -> np.ndarray:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.files import atomic_path
-from nnunet_neurino.swc.tree import Tree, parents_first
+from nnunet_neurino.swc.tree import SOMA, Tree, parents_first, take
 
 _ROWS_A_BLOCK = 100_000
 
@@ -34,6 +36,22 @@ def write_swc(tree: Tree, path: str | os.PathLike[str], comments: Sequence[str] 
                 file.writelines(_lines(tree, slice(start, start + _ROWS_A_BLOCK)))
     except OSError as error:
         raise NeurinoError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+
+
+def write_pieces(tree: Tree, path: Path) -> list[Path]:
+    """Write every connected piece to ``<stem>_<number>.swc`` beside ``path``, in the order of the roots.
+
+    Each root is marked as the cell body, so that programs that expect one per file open it.
+    """
+    labels = tree.piece_labels()
+    width = len(str(max(tree.n_pieces, 1)))
+    written = []
+    for piece in range(tree.n_pieces):
+        target = path.with_name(f"{path.stem}_{piece + 1:0{width}d}.swc")
+        neuron = take(tree, np.flatnonzero(labels == piece))
+        write_swc(replace(neuron, types=np.where(neuron.parents < 0, SOMA, neuron.types)), target)
+        written.append(target)
+    return written
 
 
 def _lines(tree: Tree, rows: slice) -> Iterator[str]:

@@ -10,17 +10,13 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.signal import lfilter
 from scipy.spatial import cKDTree
 
 from nnunet_neurino.swc import Tree
+from nnunet_neurino.swc.tree import AXON, DENDRITE, SOMA
 from nnunet_neurino.synth.settings import GrowthSettings, SynthSettings
+from nnunet_neurino.synth.walks import FloatArray, first_outside, flatness, spread_directions, unit, walk, wandering
 
-FloatArray = NDArray[np.float64]
-
-SOMA, AXON, DENDRITE = 1, 2, 3  # SWC structure types
-_SLOW, _FAST = 30.0, 5.0  # correlation lengths of the direction, voxels
 _SHORTEST_BRANCH = 5  # nodes
 _LARGE = 160.0  # voxels: in larger volumes neurons are larger and not denser
 _SMALLEST_NEURON = 0.4  # voxels of length, for each voxel of the volume's longest side
@@ -127,9 +123,9 @@ def _grow_neuron(growth: GrowthSettings, size: FloatArray, others: _Obstacles, r
     sprouts = deque(_first_sprouts(neuron, growth, size, rng))
     while sprouts:
         sprout = sprouts.popleft()
-        points = _walk(growth, sprout.start, sprout.heading, sprout.length, _flatness(size), rng)
+        points = walk(growth, sprout.start, sprout.heading, sprout.length, size, rng)
         radii = _radius_profile(growth, sprout, len(points), rng)
-        stop = min(_first_outside(points, size), others.first_hit(points, radii, growth.clearance))
+        stop = min(first_outside(points, size), others.first_hit(points, radii, growth.clearance))
         # A branch may be near its own neuron where it begins.
         free = math.ceil(4 + 4 * sprout.radius + max(growth.clearance, 0))
         if sprout.order == 0 and neuron.types and neuron.types[0] == SOMA:
@@ -161,7 +157,7 @@ def _first_sprouts(
     root = neuron.add(SOMA, centre, radius, -1)
     sprouts = []
     for number, heading in enumerate(
-        _spread_directions(int(rng.integers(growth.stems[0], growth.stems[1] + 1)), size, rng)
+        spread_directions(int(rng.integers(growth.stems[0], growth.stems[1] + 1)), size, rng)
     ):
         stem = rng.uniform(*growth.radius)
         parent, start = root, centre
@@ -169,7 +165,7 @@ def _first_sprouts(
             stem = growth.radius[1]
             for share, width in ((0.45, 0.85), (0.9, 0.6)):
                 start = centre + share * radius * heading
-                if _first_outside(start[None], size):
+                if first_outside(start[None], size):
                     parent = neuron.add(SOMA, start, max(width * radius, stem), parent)
                 else:
                     start = centre
@@ -190,47 +186,13 @@ def _entrance(size: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, F
     low = rng.random() < 0.5
     start[axis] = 0.0 if low else size[axis]
     target = size * rng.uniform(0.35, 0.65, 3)
-    return start, _unit(target - start)
-
-
-def _spread_directions(count: int, size: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Unit vectors that avoid each other and prefer the volume's long axes."""
-    candidates = _unit(rng.standard_normal((40, 3)) * _flatness(size))
-    chosen = [candidates[0]]
-    for _ in range(count - 1):
-        nearest = np.max(candidates @ np.array(chosen).T, axis=1)
-        chosen.append(candidates[int(np.argmin(nearest + 0.3 * rng.random(len(candidates))))])
-    return np.array(chosen)
-
-
-def _walk(
-    growth: GrowthSettings,
-    start: FloatArray,
-    heading: FloatArray,
-    length: float,
-    flatness: FloatArray,
-    rng: np.random.Generator,
-) -> FloatArray:
-    """A smooth random path with steps of one voxel; the starting point itself is left out.
-
-    In a shallow volume paths stay shallow, as those of the neurons people choose to image.
-    """
-    count = max(int(length), 1)
-    drift = growth.wander * _wandering(count, _SLOW, rng) + growth.wiggle * _wandering(count, _FAST, rng)
-    return start + np.cumsum(_unit((heading + drift) * flatness), axis=0)
-
-
-def _wandering(count: int, correlation: float, rng: np.random.Generator) -> FloatArray:
-    """(count, 3) unit-variance noise that starts at 0 and forgets over ``correlation`` steps."""
-    memory = math.exp(-1 / correlation)
-    noise = rng.standard_normal((count, 3)) * math.sqrt(1 - memory**2)
-    return np.asarray(lfilter([1.0], [1.0, -memory], noise, axis=0))
+    return start, unit(target - start)
 
 
 def _radius_profile(growth: GrowthSettings, sprout: _Sprout, count: int, rng: np.random.Generator) -> FloatArray:
     path = np.arange(1, count + 1)
     radii = sprout.radius * (1 - growth.taper * path / max(sprout.length, count))
-    radii = np.maximum(radii * (1 + 0.08 * _wandering(count, 4.0, rng)[:, 0]), growth.min_radius)
+    radii = np.maximum(radii * (1 + 0.08 * wandering(count, 4.0, rng)[:, 0]), growth.min_radius)
     if math.isfinite(growth.bouton_distance):
         places = np.cumsum(rng.gamma(3.0, growth.bouton_distance / 3.0, 2 + int(2 * count / growth.bouton_distance)))
         sizes = growth.bouton_swelling * rng.uniform(0.4, 1.2, len(places))
@@ -257,9 +219,9 @@ def _daughters(
     place = rng.exponential(distance) + 6
     while place < len(points) - 6:
         at = int(place)
-        along = _unit(points[at] - points[at - 3])
+        along = unit(points[at] - points[at - 3])
         angle = math.radians(float(np.clip(rng.normal(growth.branch_angle, 12.0), 25.0, 110.0)))
-        aside = _unit(np.cross(along, rng.standard_normal(3)))
+        aside = unit(np.cross(along, rng.standard_normal(3)))
         radius = max(float(np.min(radii[at - 3 : at + 4])) * growth.daughter_ratio, growth.min_radius)
         length = (sprout.length - at) * rng.uniform(0.5, 1.0)
         if length >= 12:
@@ -275,41 +237,27 @@ def _grow_fibre(
     """An unbranched fibre through the volume that crosses (or touches from outside) one of the neurons."""
     radius = max(float(rng.uniform(*growth.radius)) * 0.8, growth.min_radius)
     target = size * rng.uniform(0.35, 0.65, 3)
-    along = _unit(rng.standard_normal(3))
-    across = _unit(np.cross(along, rng.standard_normal(3) * _flatness(size)))
+    along = unit(rng.standard_normal(3))
+    across = unit(np.cross(along, rng.standard_normal(3) * flatness(size)))
     if neurons:
         neuron = neurons[int(rng.integers(len(neurons)))]
         inner = [row for row in range(3, len(neuron.parents)) if neuron.types[row] != SOMA]
         row = inner[int(rng.integers(len(inner)))]
         target = neuron.points[row]
-        along = _unit(target - neuron.points[neuron.parents[row]])
-        across = _unit(np.cross(along, rng.standard_normal(3) * _flatness(size)))
+        along = unit(target - neuron.points[neuron.parents[row]])
+        across = unit(np.cross(along, rng.standard_normal(3) * flatness(size)))
         if touching:  # side by side where they are closest, so that the fibre does not run into the neurite
-            aside = _unit(np.cross(along, across))
+            aside = unit(np.cross(along, across))
             target = np.clip(target + aside * (neuron.radii[row] + radius), 0, size)
-    heading = _unit(across + 0.3 * along)
+    heading = unit(across + 0.3 * along)
     halves = []
     for direction in (heading, -heading):
-        half = _walk(growth, target, direction, 1.5 * float(size.max()), _flatness(size), rng)
-        halves.append(half[: _first_outside(half, size)])
+        half = walk(growth, target, direction, 1.5 * float(size.max()), size, rng)
+        halves.append(half[: first_outside(half, size)])
     points = np.concatenate([halves[0][::-1], target[None], halves[1]])
     if len(points) < 2:  # the target lies in a corner
-        points = np.stack([target, target + _unit(size / 2 - target)])
+        points = np.stack([target, target + unit(size / 2 - target)])
     whole = _Sprout(-1, points[0], heading, radius, 4.0 * len(points), AXON, 0)
     fibre = _Neuron()
     fibre.add_path(AXON, points, _radius_profile(growth, whole, len(points), rng), -1)
     return fibre
-
-
-def _flatness(size: FloatArray) -> FloatArray:
-    """How far the volume lets neurites run along each axis, 1 for the longest side."""
-    return np.asarray(np.minimum(size / size.max() + 0.15, 1.0))
-
-
-def _first_outside(points: FloatArray, size: FloatArray) -> int:
-    outside = np.any((points < 0) | (points > size), axis=1)
-    return int(np.argmax(outside)) if outside.any() else len(points)
-
-
-def _unit(vectors: FloatArray) -> FloatArray:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12))

@@ -17,23 +17,14 @@ from nnunet_neurino.synth.volume import SynthVolume
 
 @dataclass(frozen=True)
 class BlobSettings:
-    """An MR-like volume: a head with tissue classes, and one bent, tapering structure deep inside it.
+    """An MR-like volume: a head with tissue classes, and one bent, tapering structure deep inside it."""
 
-    Attributes:
-        shape: voxels along z, y, x.
-        spacing: voxel size along z, y, x in millimetres.
-        fraction: share of the volume that is the structure, range.
-        contrast: brightness of the structure minus that of the tissue around it, where white matter is 1.
-        bias: relative unevenness of the sensitivity of the coil.
-        noise: standard deviation of the noise in both channels of the receiver (so the noise is Rician).
-    """
-
-    shape: tuple[int, int, int] = (64, 64, 64)
-    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    fraction: tuple[float, float] = (0.011, 0.019)
-    contrast: float = 0.16
-    bias: float = 0.12
-    noise: float = 0.035
+    shape: tuple[int, int, int] = (64, 64, 64)  # voxels along z, y, x
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)  # voxel size along z, y, x in millimetres
+    fraction: tuple[float, float] = (0.011, 0.019)  # share of the volume that is the structure, range
+    contrast: float = 0.16  # brightness of the structure minus that of the tissue around it, where white matter is 1
+    bias: float = 0.12  # relative unevenness of the sensitivity of the coil
+    noise: float = 0.035  # standard deviation of the noise in both channels of the receiver (so the noise is Rician)
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 12:

@@ -16,20 +16,13 @@ from nnunet_neurino.synth.settings import SynthSettings
 
 @dataclass(frozen=True)
 class SynthVolume:
-    """A generated volume and its truth.
+    """A generated volume and its truth."""
 
-    Attributes:
-        image: uint8 or uint16, (z, y, x).
-        mask: the neurons (or the structure), uint8 0 and 1, (z, y, x).
-        trees: one tree for each neuron, in voxels of the image (x, y, z), radii in in-plane voxels; empty for the
-            MR-like kind.
-        spacing: voxel size z, y, x in micrometres (millimetres for the MR-like kind).
-    """
-
-    image: NDArray[np.uint8] | NDArray[np.uint16]
-    mask: NDArray[np.uint8]
+    image: NDArray[np.uint8] | NDArray[np.uint16]  # uint8 or uint16, (z, y, x)
+    mask: NDArray[np.uint8]  # the neurons (or the structure), uint8 0 and 1, (z, y, x)
+    # one for each neuron, in voxels of the image (x, y, z), radii in in-plane voxels; none for the MR-like kind
     trees: tuple[Tree, ...]
-    spacing: tuple[float, float, float]
+    spacing: tuple[float, float, float]  # voxel size z, y, x in micrometres (millimetres for the MR-like kind)
 
     @property
     def tree(self) -> Tree:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial import cKDTree
+
+from nnunet_neurino.skeleton.graph import components
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -52,9 +54,7 @@ class Lines:
 
     def pieces(self) -> Ints:
         """Number of the connected piece of each point."""
-        n = len(self.points)
-        links = coo_array((np.ones(len(self.edges)), (self.edges[:, 0], self.edges[:, 1])), shape=(n, n))
-        return connected_components(links, directed=False)[1].astype(np.int64)
+        return components(len(self.points), self.edges)
 
     def lengths(self) -> Floats:
         """Length of each edge."""
@@ -68,13 +68,22 @@ class Lines:
             if len(around) == 2:
                 continue
             for following in around:
-                path = [start, following]
-                while len(neighbours[path[-1]]) == 2:
-                    a, b = neighbours[path[-1]]
-                    path.append(b if a == path[-2] else a)
+                path = [start, *onward(neighbours, start, following)]
                 if path[0] < path[-1]:
                     paths.append(path)
         return paths
+
+    def first_stretch(
+        self, neighbours: Sequence[Sequence[int]], start: int, following: int, reach: float
+    ) -> tuple[list[int], float]:
+        """The points of :func:`onward` from ``start`` on until ``reach`` is walked, and the length walked."""
+        path, walked = [start], 0.0
+        for point in onward(neighbours, start, following):
+            walked += float(np.linalg.norm(self.points[point] - self.points[path[-1]]))
+            path.append(point)
+            if walked >= reach:
+                break
+        return path, walked
 
     def keep(self, wanted: NDArray[np.bool_]) -> Lines:
         """Only the wanted points and the edges between them."""
@@ -82,15 +91,15 @@ class Lines:
         edges = self.edges[wanted[self.edges].all(axis=1)]
         return Lines(self.points[wanted], self.radii[wanted], number[edges].reshape(-1, 2))
 
-    def parents(self, roots: Ints) -> tuple[Ints, Ints]:
-        """Direct all edges away from ``roots`` (one a piece): (points in order, parents first; parent or -1)."""
-        n = len(self.points)
-        from_all = np.stack([np.full(len(roots), n), roots], axis=1)  # an extra point that joins all roots
-        both = np.concatenate([self.edges, from_all])
-        links = coo_array((np.ones(len(both)), (both[:, 0], both[:, 1])), shape=(n + 1, n + 1)).tocsr()
-        order, parents = breadth_first_order(links, n, directed=False)
-        parent = np.where(parents[:n] == n, -1, parents[:n]).astype(np.int64)
-        return order[1:].astype(np.int64), parent
+
+def onward(neighbours: Sequence[Sequence[int]], start: int, following: int) -> Iterator[int]:
+    """Points of a line that leaves ``start`` by ``following``, up to the first without exactly two neighbours."""
+    before, here = start, following
+    yield here
+    while len(neighbours[here]) == 2:
+        a, b = neighbours[here]
+        before, here = here, b if a == before else a
+        yield here
 
 
 def tips_at_border(lines: Lines, size: Floats) -> NDArray[np.bool_]:

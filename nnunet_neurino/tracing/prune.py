@@ -109,11 +109,8 @@ def blunt_ends(lines: Lines) -> list[list[list[int]]]:
     """
     degree = lines.degree()
     tips: dict[int, list[list[int]]] = {}
-    for path in lines.branches():
-        if degree[path[0]] == 1:
-            path = path[::-1]
-        short = path_length(lines.points[path]) < max(_BLUNT, lines.radii[path[0]] + 0.5 * _BLUNT)
-        if short and degree[path[0]] >= 3 and degree[path[-1]] == 1:
+    for path in _side_branches(lines):
+        if path_length(lines.points[path]) < max(_BLUNT, lines.radii[path[0]] + 0.5 * _BLUNT):
             tips.setdefault(path[0], []).append(path[1:])
     return [paths for fork, paths in tips.items() if len(paths) >= degree[fork] - 1]
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from nnunet_neurino.tracing.lines import Floats, Ints, Lines, lengths_along
-from nnunet_neurino.tracing.soma import find_somata
+from nnunet_neurino.tracing.lines import Floats, Ints, Lines, lengths_along, onward
+from nnunet_neurino.tracing.soma import thick_centres
 
 Mask = NDArray[np.bool_]
 
@@ -42,10 +42,7 @@ def straighten_tips(lines: Lines) -> Lines:
     neighbours = lines.neighbours()
     points, radii = lines.points.copy(), lines.radii.copy()
     for tip in np.flatnonzero(lines.degree() == 1).tolist():
-        path = [tip, neighbours[tip][0]]
-        while len(path) < 5 and len(neighbours[path[-1]]) == 2:
-            a, b = neighbours[path[-1]]
-            path.append(b if a == path[-2] else a)
+        path = [tip, *islice(onward(neighbours, tip, neighbours[tip][0]), 4)]
         if len(path) < 3:
             continue
         heading = lines.points[path[1]] - lines.points[path[2:]].mean(axis=0)
@@ -53,8 +50,8 @@ def straighten_tips(lines: Lines) -> Lines:
         if length < 1e-6:
             continue
         heading /= length
-        onward = float((lines.points[tip] - lines.points[path[1]]) @ heading)
-        points[tip] = lines.points[path[1]] + max(onward, 0.25) * heading
+        ahead = float((lines.points[tip] - lines.points[path[1]]) @ heading)
+        points[tip] = lines.points[path[1]] + max(ahead, 0.25) * heading
         radii[tip] = lines.radii[path[1]]
     return Lines(points, radii, lines.edges)
 
@@ -78,7 +75,7 @@ def recentre(lines: Lines, voxels: Floats) -> Lines:
     sums = np.stack([np.bincount(nearest, voxels[:, a], minlength=len(lines.points)) for a in range(3)], axis=1)
     shift = sums / np.maximum(size, 1)[:, None] - lines.points
     movable = (lines.degree() >= 2) & (size > 0)
-    movable[find_somata(lines)] = False
+    movable[thick_centres(lines)] = False
     movable &= np.linalg.norm(shift, axis=1) <= np.maximum(lines.radii, 1.0)
     return replace(lines, points=lines.points + shift * movable[:, None])
 
@@ -89,7 +86,7 @@ def smooth(lines: Lines, rounds: int, mask: Mask, scale: Floats) -> Lines:
     A fork moves as a point of the straightest line through it. Tips and cell bodies stay.
     """
     free = lines.degree() >= 2
-    free[find_somata(lines)] = False
+    free[thick_centres(lines)] = False
     movable = np.flatnonzero(free)
     if not rounds or not len(movable):
         return lines

@@ -20,8 +20,8 @@ class TraceSettings:
             above ``high`` is foreground. Tune them on validation cases.
         min_voxels: connected components with fewer voxels are noise.
         min_length: pieces with less cable after bridging are noise (the longest piece always stays).
-        step: thickness of the wave fronts, which is about the distance between nodes before resampling; more where
-            voxels are much longer along some axis.
+        front_thickness: thickness of the wave's fronts, which is about the distance between nodes as traced; more
+            where voxels are much longer along some axis.
         bridge_length: longest gap to bridge; 0 switches bridging off.
         bridge_angle: greatest angle in degrees between a neurite's end and the bridge.
         bridge_evidence: with an image or a probability map, the brightness that a bridge must have on average, from
@@ -29,7 +29,7 @@ class TraceSettings:
         split_crossings: take two neurites apart that merely cross (each goes straight on, and the pieces are long).
         prune: a side branch is a spur when it sticks out of its parent by less than ``prune`` times its radius.
         smooth: rounds of smoothing of the centre line.
-        spacing_out: distance between nodes of the result; 0 keeps the nodes of the tracing.
+        node_spacing: distance between nodes of the result; 0 keeps the nodes as traced.
         root: voxel (z, y, x) near which the root of its neuron is to be; ``None``: the thickest place.
         unit: unit of the result, "voxel" or "micrometre" (needs the voxel size).
     """
@@ -38,14 +38,14 @@ class TraceSettings:
     high: float = 0.5
     min_voxels: int = 8
     min_length: float = 6.0
-    step: float = 1.5
+    front_thickness: float = 1.5
     bridge_length: float = 10.0
     bridge_angle: float = 50.0
     bridge_evidence: float = 0.15
     split_crossings: bool = True
     prune: float = 1.0
     smooth: int = 3
-    spacing_out: float = 0.0
+    node_spacing: float = 0.0
     root: tuple[float, float, float] | None = None
     unit: Literal["voxel", "micrometre"] = "voxel"
 
@@ -54,10 +54,10 @@ class TraceSettings:
             raise NeurinoError(
                 f"thresholds {self.low} and {self.high}: expected 0 <= low <= high <= 1; swap or correct them"
             )
-        for name in ("step", "bridge_angle"):
+        for name in ("front_thickness", "bridge_angle"):
             if not 0 < getattr(self, name) < math.inf:
                 raise NeurinoError(f"{name} {getattr(self, name)}: expected a number above 0")
-        for name in ("min_voxels", "min_length", "bridge_length", "prune", "smooth", "spacing_out"):
+        for name in ("min_voxels", "min_length", "bridge_length", "prune", "smooth", "node_spacing"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise NeurinoError(f"{name} {getattr(self, name)}: expected 0 or more")
         if self.root is not None and not (len(self.root) == 3 and all(map(math.isfinite, self.root))):

@@ -15,8 +15,8 @@ _PLAIN_RATIO, _PLAIN_STEMS = 3.4, 3  # a plain one is this many times as thick a
 _NEAR, _FAR, _MORE = 1.1, 1.3, 1.0  # a cell body ends at this times its depth plus the last
 
 
-def find_somata(lines: Lines) -> Ints:
-    """The centres of cell bodies: the thickest points, much thicker than the neurites and not inside one another."""
+def thick_centres(lines: Lines) -> Ints:
+    """Points of cell bodies and swellings: much thicker than the neurites, each the thickest far around."""
     if not len(lines.points):
         return np.empty(0, dtype=np.int64)
     piece = lines.pieces()
@@ -33,9 +33,9 @@ def find_somata(lines: Lines) -> Ints:
     return np.array(found, dtype=np.int64)
 
 
-def cell_bodies(lines: Lines) -> frozenset[int]:
-    """Those of :func:`find_somata` that are also much thicker than the neurites that leave them: no swellings."""
-    somata = find_somata(lines)
+def soma_centres(lines: Lines) -> frozenset[int]:
+    """Those of :func:`thick_centres` that are much thicker than the neurites beside them, too: no swellings."""
+    somata = thick_centres(lines)
     if not len(somata):
         return frozenset()
     found = []
@@ -55,8 +55,8 @@ def cell_bodies(lines: Lines) -> frozenset[int]:
     return frozenset(_one_of_each_thick_stretch(lines, piece, found))
 
 
-def plain_bodies(lines: Lines, bodies: frozenset[int]) -> frozenset[int]:
-    """Those of the cell bodies that cannot be taken for a swelling of a neurite or for a fork of thick ones.
+def sure_soma_centres(lines: Lines, bodies: frozenset[int]) -> frozenset[int]:
+    """Those of :func:`soma_centres` that are no swelling of a neurite and no fork of thick ones for sure.
 
     What two of them join is taken apart, so being wrong breaks a neuron.
     """
@@ -84,7 +84,7 @@ def star_somata(lines: Lines, parted: bool = False) -> Lines:
     The wave's fronts mix the neurites still some way off the surface. Only when neurons are ``parted`` all that is left
     out there: before, a neurite of another one that passes would become two of the cell body's own.
     """
-    somata = find_somata(lines)
+    somata = thick_centres(lines)
     if not len(somata):
         return lines
     tree = cKDTree(lines.points)

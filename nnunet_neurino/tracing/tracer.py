@@ -11,12 +11,12 @@ from scipy.spatial import cKDTree
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images.foreground import foreground
+from nnunet_neurino.skeleton.graph import adjacency, search
 from nnunet_neurino.swc import Tree
 from nnunet_neurino.swc.tree import SOMA
-from nnunet_neurino.tracing.bridge import bridge_gaps
-from nnunet_neurino.tracing.evidence import Evidence
+from nnunet_neurino.tracing.crossings import part_neurons
+from nnunet_neurino.tracing.gaps import Evidence, bridge_gaps
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines, without_cycles
-from nnunet_neurino.tracing.parting import part_neurons
 from nnunet_neurino.tracing.prune import (
     blunt_ends,
     merge_close_forks,
@@ -95,8 +95,8 @@ def trace(
     lines = merge_close_forks(prune_spurs(prune_inside(lines), settings.prune, float(scale.max())))
     for _ in range(settings.smooth):
         lines = prune_inside(measured(smooth(recentre(lines, graph.voxels * scale), 1, mask, scale), graph))
-    if settings.spacing_out > 0:
-        lines = resample(lines, settings.spacing_out, mask, scale)
+    if settings.node_spacing > 0:
+        lines = resample(lines, settings.node_spacing, mask, scale)
     return _to_tree(lines, root, scale, size, settings)
 
 
@@ -141,8 +141,8 @@ def _centre_lines(
         return Lines(np.empty((0, 3)), np.empty(0), np.empty((0, 2), dtype=np.int64)), graph, root
     component = np.unique(component[large], return_inverse=True)[1]
     # A front must be thick enough for the voxels of one cross-section to be in it.
-    step = max(settings.step, 0.5 * float(scale.max()), 0.75 * float(np.median(scale)))
-    lines = star_somata(wave_lines(graph, _seeds(graph, component, root), step))
+    thickness = max(settings.front_thickness, 0.5 * float(scale.max()), 0.75 * float(np.median(scale)))
+    lines = star_somata(wave_lines(graph, _seeds(graph, component, root), thickness))
     lines = straighten_tips(prune_inside(prune_spurs(lines, 0.15 * settings.prune, float(scale.max()))))
     return lines, graph, root
 
@@ -196,7 +196,7 @@ def _to_tree(lines: Lines, wished: Floats | None, scale: Floats, size: Floats, s
     piece = lines.pieces()
     roots = _roots(lines, wished)
     cable = np.bincount(piece[lines.edges[:, 0]], lines.lengths(), minlength=len(roots))
-    order, parent = lines.parents(roots)
+    order, parent = search(adjacency(len(piece), lines.edges), roots)
     order = order[np.argsort(-cable[piece[order]], kind="stable")]
     row = np.empty(len(order), dtype=np.int64)
     row[order] = np.arange(len(order))

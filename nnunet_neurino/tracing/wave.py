@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy import ndimage
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
+from nnunet_neurino.skeleton.graph import components
+from nnunet_neurino.skeleton.neighbours import HALF_NEIGHBOURHOOD, neighbour_pairs
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines, cheapest_forest, with_wide_loops
-
-_OFFSETS = np.array([(z, y, x) for z in (-1, 0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1)][:13])
-_FACES = np.array([(-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1)])
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,7 @@ class VoxelGraph:
 
     def components(self) -> Ints:
         """Number of the connected component of each voxel."""
-        n = len(self.voxels)
-        links = coo_array((np.ones(len(self.links), np.int8), tuple(self.links.T)), shape=(n, n))
-        return connected_components(links, directed=False)[1].astype(np.int64)
+        return components(len(self.voxels), self.links)
 
     def depth(self, positions: Floats) -> Floats:
         """Distance of positions (n, 3), in voxel indices, to the middle of the nearest background voxel.
@@ -58,37 +56,17 @@ class VoxelGraph:
 
 def voxel_graph(mask: NDArray[np.bool_], spacing: Floats) -> VoxelGraph:
     """The voxel graph of a bool array (z, y, x) with voxels of ``spacing``."""
-    used = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    if not len(used[0]):
+    box = ndimage.find_objects(mask.view(np.uint8))
+    if not box:
         none = np.empty((0, 3), dtype=np.int64)
         return VoxelGraph(none, np.empty((0, 2), np.int32), np.empty(0, np.float32), none, spacing)
-    low = np.array([max(u[0] - 1, 0) for u in used])
-    high = np.array([min(u[-1] + 2, size) for u, size in zip(used, mask.shape, strict=True)])
-    inside = mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    # -2 outside the image or the box, -1 background, else the number of the voxel
-    index = np.full(np.array(inside.shape) + 2, -2, dtype=np.int32)
-    core = index[1:-1, 1:-1, 1:-1]
-    core[...] = -1
-    flat = np.flatnonzero(np.pad(inside, 1))
-    index.ravel()[flat] = np.arange(len(flat), dtype=np.int32)
-    steps = np.array([index.shape[1] * index.shape[2], index.shape[2], 1])
-
-    links, lengths = [], []
-    for offset in _OFFSETS:
-        other = index.ravel()[flat + int(offset @ steps)]
-        has = np.flatnonzero(other >= 0).astype(np.int32)
-        links.append(np.stack([has, other[has]], axis=1))
-        lengths.append(np.full(len(has), np.linalg.norm(offset * spacing), dtype=np.float32))
-    beside = [flat + int(offset @ steps) for offset in _FACES]
-    border = np.unique(np.concatenate([near[index.ravel()[near] == -1] for near in beside]))
-    origin = low - 1
-    return VoxelGraph(
-        np.stack(np.unravel_index(flat, index.shape), axis=1) + origin,
-        np.concatenate(links),
-        np.concatenate(lengths),
-        np.stack(np.unravel_index(border, index.shape), axis=1) + origin,
-        spacing,
-    )
+    low = np.array([max(side.start - 1, 0) for side in box[0]])
+    inside = mask[tuple(slice(start, side.stop + 1) for start, side in zip(low, box[0], strict=True))]
+    voxels = np.argwhere(inside)
+    links, steps = neighbour_pairs(voxels)
+    lengths = np.linalg.norm(HALF_NEIGHBOURHOOD * spacing, axis=1).astype(np.float32)[steps]
+    border = np.argwhere(ndimage.binary_dilation(inside) & ~inside)
+    return VoxelGraph(voxels + low, links, lengths, border + low, spacing)
 
 
 def select(graph: VoxelGraph, wanted: NDArray[np.bool_]) -> VoxelGraph:
@@ -100,22 +78,22 @@ def select(graph: VoxelGraph, wanted: NDArray[np.bool_]) -> VoxelGraph:
     return VoxelGraph(graph.voxels[wanted], number[graph.links[kept]], graph.lengths[kept], graph.border, graph.spacing)
 
 
-def wave_lines(graph: VoxelGraph, seeds: Ints, step: float) -> Lines:
-    """Trace a voxel graph by wave fronts of thickness ``step`` that start at voxels ``seeds``, one a component."""
+def wave_lines(graph: VoxelGraph, seeds: Ints, thickness: float) -> Lines:
+    """Trace a voxel graph by wave fronts of that ``thickness`` which start at voxels ``seeds``, one a component."""
     n = len(graph.voxels)
     weights = csr_array((graph.lengths, (graph.links[:, 0], graph.links[:, 1])), shape=(n, n))
     arrival = dijkstra(weights, directed=False, indices=seeds, min_only=True)
-    front = (arrival / step).astype(np.int64)
+    front = (arrival / thickness).astype(np.int64)
 
     same = front[graph.links[:, 0]] == front[graph.links[:, 1]]
     within = graph.links[same]
-    inner = coo_array((np.ones(len(within), np.int8), (within[:, 0], within[:, 1])), shape=(n, n))
-    n_points, point = connected_components(inner, directed=False)
+    point = components(n, within)
     size = np.bincount(point)
+    n_points = len(size)
     centre = np.stack([np.bincount(point, graph.voxels[:, axis]) / size for axis in range(3)], axis=1)
     centre = _onto_foreground(centre, graph, point)
 
-    pairs = np.sort(point[graph.links[~same]].astype(np.int64), axis=1)
+    pairs = np.sort(point[graph.links[~same]], axis=1)
     keys, contact = np.unique(pairs[:, 0] * n_points + pairs[:, 1], return_counts=True)
     pairs = np.stack([keys // n_points, keys % n_points], axis=1)
     joined = cheapest_forest(pairs, 1.0 / contact + np.arange(len(pairs)) * 1e-12, n_points)

@@ -6,23 +6,18 @@ first asked for; importing the package imports neither PyTorch nor nnU-Net.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-_OURS = re.compile(r"nnUNetTrainer(NeurINO|DINeuro|DINOWindow|TASL|MedNeXt|MedNeXtTASL)(_[A-Za-z0-9]+)*")
 
-
-def find(name: str) -> type | None:
+def find(name: str) -> type[Any] | None:
     """The trainer class of this exact name (``nnUNetTrainerNeurINO_S_100epochs``), or None if there is none."""
-    if not _OURS.fullmatch(name):
-        return None
-    from nnunet_neurino.trainers import variants
+    from nnunet_neurino.trainers import names
 
-    return variants.find(name)
+    return names.find(name)
 
 
 def __getattr__(name: str) -> Any:
-    trainer = find(name)
+    trainer = find(name) if name.startswith("nnUNetTrainer") else None
     if trainer is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return trainer

@@ -15,8 +15,9 @@ from torch.backends import cudnn
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.old_names import with_current_names
 from nnunet_neurino.trainers.datasets import dataset_name, load_dataset_json, load_plans, nnunet_folder
-from nnunet_neurino.trainers.recipe import RecipeTrainer, without_wrappers
-from nnunet_neurino.trainers.settings import PLANS_KEY, TrainerSettings
+from nnunet_neurino.trainers.families.recipe import PLANS_KEY
+from nnunet_neurino.trainers.optimisation import without_wrappers
+from nnunet_neurino.trainers.trainer import Trainer
 from nnunet_neurino.transfer.safe_pickle import read_torch_archive
 
 
@@ -30,7 +31,7 @@ class Training:
         fold: 0 to 4, or ``all``.
         trainer: name of the trainer class.
         plans: name of the plans.
-        settings: changed fields of ``TrainerSettings``.
+        settings: changed fields of the trainer's settings.
         device: ``cuda``, ``cpu`` or ``mps``.
         gpus: number of GPUs.
         resume: go on from the latest checkpoint.
@@ -57,8 +58,8 @@ class Training:
 
 def refuse_unused_weights(training: Training, location: str) -> None:
     """Raise ``NeurinoError`` if the trainer would not look at the 2D weights that it is told of."""
-    defaults = getattr(_trainer_class(training.trainer), "defaults", None)
-    if not isinstance(defaults, TrainerSettings) or not defaults.replaced(training.settings).pretrained:
+    trainer = _trainer_class(training.trainer)
+    if not issubclass(trainer, Trainer) or not trainer.defaults.replaced(training.settings).pretrained:
         raise NeurinoError(
             f"--weights {location}: {training.trainer} starts from scratch and would not read them; choose another "
             "trainer (docs/trainers.md), or give one of ours --set pretrained=true"
@@ -112,7 +113,10 @@ def _check(training: Training) -> None:
             f"{name}, {training.plans}: no configuration {training.configuration}; there are "
             f"{', '.join(configurations)}"
         )
-    if training.settings and not issubclass(_trainer_class(training.trainer), RecipeTrainer):
+    trainer = _trainer_class(training.trainer)
+    if issubclass(trainer, Trainer):
+        trainer.defaults.replaced(training.settings)
+    elif training.settings:
         raise NeurinoError(
             f"{training.trainer} takes no {', '.join(training.settings)} from the command line, only our own trainers "
             "do (docs/trainers.md)"

@@ -1,20 +1,23 @@
-"""The hook through which any nnU-Net trainer gets a further loss term that is logged, drawn and resumed.
+"""Further loss terms in any nnU-Net trainer: logged, drawn and resumed.
 
-Three lines add a term to a trainer of your own::
+A term of your own::
 
-    class nnUNetTrainerMine(LossTermsMixin, nnUNetTrainer):
-        loss_term_names = ("mine",)
-        def wrap_loss(self, base): return MyLoss(base)  # a module with `term_values() -> {"mine": tensor}`
+    @with_loss_terms
+    class nnUNetTrainerMine(nnUNetTrainer):
+        def _build_loss(self): return MyLoss(super()._build_loss())
+
+A loss that tells its terms has ``term_names``, a sequence of strings, and ``term_values() -> dict[str, Tensor]``: what
+it has just computed (detached scalars, any subset of the names). It is called like nnU-Net's own loss, ``loss(output,
+target)``, where both are lists (full resolution first) with deep supervision and tensors without it. If it has
+``set_epoch(epoch, num_epochs)``, that is called before every epoch (for warm-up).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from torch import distributed as dist
-from torch import nn
 
 from nnunet_neurino.trainers.logger import TERM_PREFIX, TermLogger
 
@@ -23,40 +26,37 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
+T = TypeVar("T", bound="type[Any]")
 
-class LossTermsMixin(_Base):
-    """Put before an ``nnUNetTrainer`` class in the list of bases.
 
-    A subclass names its terms in ``loss_term_names`` and returns, from ``wrap_loss``, a module that is called like
-    nnU-Net's own loss, ``loss(output, target)``, where both are lists (full resolution first) with deep supervision
-    and tensors without it. The module says what it has just computed by ``term_values() -> dict[str, Tensor]``
-    (detached scalars, any subset of the names). If it has ``set_epoch(epoch, num_epochs)``, that is called before
-    every epoch (for warm-up).
+def with_loss_terms(trainer: T) -> T:
+    """The trainer class with its loss's terms logged; a class decorator.
 
     Every epoch the mean of each term over all training iterations and all DDP ranks is printed, logged as
     ``loss_term/<name>`` (Weights & Biases included), and drawn in ``progress.png``. ``--c`` works with checkpoints
     that were written without these terms, or with others.
     """
+    return before(trainer, LossTermHooks)
 
-    loss_term_names: tuple[str, ...] = ()
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.logger.local_logger = TermLogger(self.loss_term_names)
+def before(trainer: T, hooks: type[Any]) -> T:
+    """The trainer class with ``hooks`` before all its own; it keeps its name. Nothing happens if it has them."""
+    if issubclass(trainer, hooks):
+        return trainer
+    kept = {name: getattr(trainer, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(trainer.__name__, (hooks, trainer), kept)  # type: ignore[return-value]
 
-    def wrap_loss(self, base: nn.Module) -> nn.Module:
-        """Return nnU-Net's loss ``base`` with the terms joined to it; the default adds none."""
-        return base
 
-    def _build_loss(self) -> nn.Module:
-        return self.wrap_loss(super()._build_loss())
+class LossTermHooks(_Base):
+    """What ``with_loss_terms`` puts before a trainer's own methods."""
+
+    def initialize(self) -> None:
+        super().initialize()
+        self.logger.local_logger = TermLogger(self._terms)
+
+    @property
+    def _terms(self) -> tuple[str, ...]:
+        return tuple(getattr(self.loss, "term_names", ()))
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
@@ -65,27 +65,25 @@ class LossTermsMixin(_Base):
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         result = super().train_step(batch)
-        if self.loss_term_names:
+        if self._terms:
             values = self.loss.term_values()
-            for name in self.loss_term_names:
+            for name in self._terms:
                 result[TERM_PREFIX + name] = float(values[name]) if name in values else float("nan")
         return result
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         super().on_train_epoch_end(train_outputs)
-        for name in self.loss_term_names:
+        for name in self._terms:
             key = TERM_PREFIX + name
             values = np.array([output[key] for output in train_outputs], dtype=np.float64)
             self.logger.log(key, _mean_over_ranks(values, self.is_ddp), self.current_epoch)
 
     def on_epoch_end(self) -> None:
-        local_logger = self.logger.local_logger
-        if isinstance(local_logger, TermLogger):
-            local_logger.pad_terms(self.current_epoch + 1)
-            if self.loss_term_names:
-                latest = {name: self.logger.get_value(TERM_PREFIX + name, -1) for name in self.loss_term_names}
-                listing = ", ".join(f"{name} {value:.4f}" for name, value in latest.items())
-                self.print_to_log_file("loss terms:", listing)
+        self.logger.local_logger.pad_terms(self.current_epoch + 1)
+        if self._terms:
+            latest = {name: self.logger.get_value(TERM_PREFIX + name, -1) for name in self._terms}
+            listing = ", ".join(f"{name} {value:.4f}" for name, value in latest.items())
+            self.print_to_log_file("loss terms:", listing)
         super().on_epoch_end()
 
 

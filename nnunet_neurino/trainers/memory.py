@@ -1,32 +1,50 @@
-"""How much GPU memory a training step of NeurINO takes."""
+"""How much GPU memory a training step takes: counted in a trial on the meta device, not estimated by a formula."""
 
 from __future__ import annotations
 
+import math
 import pydoc
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from torch import Tensor, nn
 
-from nnunet_neurino.trainers.architecture import Axes
+from nnunet_neurino.losses import PortionedDiceCE
+from nnunet_neurino.trainers.families import Axes
+from nnunet_neurino.trainers.memory_count import CudaOperations, LiveBytes
+from nnunet_neurino.trainers.optimisation import encoder_blocks
 
-# What PyTorch keeps for the backward pass, measured on the CPU in float32 with saved-tensor hooks, is 8.2 to 9.2 bytes
-# for each number in a feature map, whatever the size and the patch (tests/trainers/test_memory.py checks that).
-BYTES_KEPT = 8.5
-# Of it under mixed precision (norms stay in float32), and with activation checkpointing.
-MIXED_PRECISION_SHARE = 0.6
-CHECKPOINTING_SHARE = 0.35
-# Gradients of activations and the convolutions' workspaces come on top.
-TRANSIENT_SHARE = 1.25
-# Weights, gradients, two moments and the moving average, float32 each.
-BYTES_PER_PARAMETER = 5 * 4
 CONTEXT_GIB = 0.75
+"""CUDA's context, the libraries' kernels, and workspaces of convolutions."""
 
 
 def training_memory(
-    network: str, arch_kwargs: dict[str, Any], patch_size: Axes, batch_size: int, channels: int, classes: int
+    network: str,
+    arch_kwargs: dict[str, Any],
+    patch_size: Axes,
+    batch_size: int,
+    channels: int,
+    classes: int,
+    *,
+    full_precision: bool = False,
+    ema: bool = False,
+    frozen: bool = False,
+    tasl: bool = False,
 ) -> float:
-    """Estimate the GPU memory of a training step with mixed precision.
+    """Most GPU memory that a training step holds at once, not compiled.
+
+    Everything is counted that PyTorch allocates: weights, gradients, AdamW's two moments and what its step takes for a
+    moment, activations kept for the backward pass, their gradients, and nnU-Net's Dice + cross-entropy. A network
+    trains by a forward and a backward pass unless it has a method ``trial_step(image, loss)`` that does otherwise; its
+    loss then is ``PortionedDiceCE``. Not counted: fragmentation, and what is lost to alignment.
+
+    The trial takes some tenths of a second and is remembered. At every moment of it memory is a constant and a share
+    for each patch of the batch, so batches above 3 follow exactly from those of 2 and 3.
 
     Args:
         network: dotted name of its class, as in plans.
@@ -35,31 +53,96 @@ def training_memory(
         batch_size: patches on one GPU.
         channels: input channels.
         classes: logits.
+        full_precision: float32 throughout; else mixed precision as by ``torch.autocast("cuda")``.
+        ema: a moving average of the weights is kept.
+        frozen: the pretrained encoder is never trained.
+        tasl: with the topology-aware loss.
 
     Returns:
         GiB.
     """
-    numbers, parameters = _size_of(network, _frozen(arch_kwargs), tuple(patch_size), channels, classes)
-    kept = numbers * batch_size * BYTES_KEPT * MIXED_PRECISION_SHARE
-    if arch_kwargs.get("checkpointing"):
-        kept *= CHECKPOINTING_SHARE
-    return (kept * TRANSIENT_SHARE + parameters * BYTES_PER_PARAMETER) / 2**30 + CONTEXT_GIB
+    trial = partial(
+        _trial, network, _frozen(arch_kwargs), tuple(patch_size), channels, classes, full_precision, frozen, tasl
+    )
+    if batch_size > 3 and len(trial(2)) == len(trial(3)):
+        peak = int((trial(2) + (batch_size - 2) * (trial(3) - trial(2))).max())
+    else:
+        peak = int(trial(batch_size).max())
+    moments = (2 + ema) * _trained_bytes(_module(network, _frozen(arch_kwargs), channels, classes, frozen))
+    return (peak + moments) / 2**30 + CONTEXT_GIB
 
 
-@lru_cache(maxsize=256)
-def _size_of(network: str, arch_kwargs: Any, patch_size: Axes, channels: int, classes: int) -> tuple[int, int]:
-    """Numbers in all feature maps of one patch, and in all parameters."""
-    module = _module(network, arch_kwargs, channels, classes)
-    numbers = module.compute_conv_feature_map_size(patch_size)
-    return int(numbers), sum(parameter.numel() for parameter in module.parameters())
+@lru_cache(maxsize=1024)
+def _trial(
+    network: str,
+    arch_kwargs: Any,
+    patch_size: Axes,
+    channels: int,
+    classes: int,
+    full_precision: bool,
+    frozen: bool,
+    tasl: bool,
+    batch_size: int,
+) -> NDArray[np.int64]:
+    """Live bytes after each operation of a training step, the optimiser's state left out."""
+    module = _module(network, arch_kwargs, channels, classes, frozen)
+    live, cuda = LiveBytes([*module.parameters(), *module.buffers()]), CudaOperations(not full_precision)
+    with live, cuda:
+        image = torch.empty((batch_size, channels, *patch_size), device="meta")
+        if hasattr(module, "trial_step"):
+            portion = max(2**18, math.prod(patch_size) // 128)  # smaller ones take the trial seconds and save nothing
+            portioned, target = PortionedDiceCE(portion=portion, over_logits=not tasl), _target(image)
+            module.trial_step(image, lambda logits: portioned(logits, target) + (_beside(logits) if tasl else 0))
+        else:
+            loss = _nnunet_loss(module(image), tasl)
+            cuda.forget_casts()
+            _backward(loss)
+    # PyTorch's AdamW works on all parameters at once and takes a temporary copy of their size.
+    timeline = [*live.timeline, live.timeline[-1] + _trained_bytes(module)]
+    module.zero_grad(set_to_none=True)
+    return np.array(timeline)
+
+
+def _nnunet_loss(outputs: Tensor | list[Tensor], tasl: bool) -> Tensor:
+    """nnU-Net's loss: all scales but the last of several."""
+    scales = [outputs] if isinstance(outputs, Tensor) else outputs
+    dice = {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}
+    loss = DC_and_CE_loss(dice, {}, dice_class=MemoryEfficientSoftDiceLoss)
+    whole = sum(loss(logits, _target(logits)) for logits in scales[: max(1, len(scales) - 1)])
+    return whole + _beside(scales[0]) if tasl else whole
+
+
+def _target(like: Tensor) -> Tensor:
+    return torch.empty((len(like), 1, *like.shape[2:]), dtype=torch.int16, device="meta")
+
+
+def _beside(logits: Tensor) -> Tensor:
+    """TASL as far as memory goes: its graph is on the CPU, its gradient a tensor like the logits."""
+    return logits[(0,) * logits.ndim]
+
+
+def _backward(loss: Tensor) -> None:
+    """``loss.backward()``, in which blocks that are computed again see the modes that are active: PyTorch's own hides
+    them."""
+    torch.autograd.Variable._execution_engine.run_backward(
+        (loss,), (torch.ones_like(loss),), False, False, (), True, accumulate_grad=True
+    )
+
+
+def _trained_bytes(module: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters() if parameter.requires_grad)
 
 
 @lru_cache(maxsize=8)
-def _module(network: str, arch_kwargs: Any, channels: int, classes: int) -> Any:
+def _module(network: str, arch_kwargs: Any, channels: int, classes: int, frozen: bool) -> nn.Module:
     network_class: Any = pydoc.locate(network)
     # On the meta device a network is only its shapes: no memory, no random numbers drawn.
     with torch.device("meta"):
-        return network_class(in_channels=channels, num_classes=classes, **dict(arch_kwargs))
+        module: nn.Module = network_class(in_channels=channels, num_classes=classes, **dict(arch_kwargs))
+    for block in encoder_blocks(module) if frozen else ():
+        for parameter in block:
+            parameter.requires_grad_(False)
+    return module.train()
 
 
 def _frozen(value: Any) -> Any:

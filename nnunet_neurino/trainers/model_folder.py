@@ -1,4 +1,4 @@
-"""What a NeurINO trainer writes into, and expects of, nnU-Net's model folder."""
+"""What a trainer writes into, and expects of, nnU-Net's model folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from nnunet_neurino import __version__
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.files import write_json
-from nnunet_neurino.trainers.settings import TrainerSettings
+from nnunet_neurino.trainers.families import Recipe
 
 SETTINGS_FILE = "neurino_settings.json"
 """In each fold's folder: all settings of the last run, where its weights came from, versions. For people to read."""
@@ -58,7 +58,7 @@ def remove_unfinished_checkpoints(fold_folder: str | Path) -> None:
 def write_settings(
     fold_folder: str | Path,
     trainer_name: str,
-    settings: TrainerSettings,
+    settings: Recipe,
     changed: Sequence[str],
     pretraining: dict[str, Any] | None,
 ) -> None:

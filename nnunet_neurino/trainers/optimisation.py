@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from nnunet_neurino.trainers.families import Recipe
 
 NOT_DECAYED = ", not decayed"
 """End of the names of parameter groups without weight decay."""
 
 
 class AveragedAdamW(torch.optim.AdamW):
-    """AdamW that also keeps a moving average of the weights, as part of its state.
+    """AdamW that also keeps a moving average of the weights and of batch norm's statistics, as part of its state.
 
     So the average is saved, moved and restored wherever an optimiser's state is. ``swap()`` exchanges weights and
     average; ``swapped`` tells which of the two the parameters hold. ``step`` may only be called when not swapped.
@@ -21,14 +24,20 @@ class AveragedAdamW(torch.optim.AdamW):
     Args:
         groups: parameter groups.
         ema: decay of the average; 0 keeps none. Step n uses ``min(ema, (1 + n) / (10 + n))``.
+        buffers: of the network; those of floating type are averaged, too.
         **kwargs: for ``torch.optim.AdamW``.
     """
 
     AVERAGE = "average"
+    BUFFERS: Any = "buffers"
+    """Key of the state under which the buffers' averages are; all other keys are parameters."""
 
-    def __init__(self, groups: list[dict[str, Any]], ema: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self, groups: list[dict[str, Any]], ema: float = 0.0, buffers: Iterable[Tensor] = (), **kwargs: Any
+    ) -> None:
         super().__init__(groups, **kwargs)
         self.ema = ema
+        self._buffers = [buffer for buffer in buffers if buffer.is_floating_point()]
         for group in self.param_groups:
             group.setdefault("swapped", False)
             group.setdefault("n_averaged", 0)
@@ -44,35 +53,70 @@ class AveragedAdamW(torch.optim.AdamW):
         loss = super().step(closure)
         if self.ema:
             for group in self.param_groups:
-                n = group["n_averaged"] = group["n_averaged"] + 1
-                parameters = [p for p in group["params"] if self.state[p]]
-                averages = []
+                group["n_averaged"] += 1
+                parameters = [p for p in group["params"] if p in self.state]
                 for p in parameters:
                     if self.AVERAGE not in self.state[p]:
                         self.state[p][self.AVERAGE] = p.detach().clone()
-                    averages.append(self.state[p][self.AVERAGE])
-                if averages:
-                    torch._foreach_lerp_(averages, parameters, 1 - min(self.ema, (1 + n) / (10 + n)))
+                self._follow([self.state[p][self.AVERAGE] for p in parameters], parameters, group["n_averaged"])
+            if self._buffers:
+                averages = self.state.setdefault(self.BUFFERS, [buffer.clone() for buffer in self._buffers])
+                self._follow(averages, self._buffers, self.param_groups[0]["n_averaged"])
         return loss
+
+    def _follow(self, averages: list[Tensor], latest: list[Any], n: int) -> None:
+        if averages:
+            torch._foreach_lerp_(averages, latest, 1 - min(self.ema, (1 + n) / (10 + n)))
 
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange weights and average in place (nothing to exchange before the first step)."""
+        pairs = list(zip(self._buffers, self.state.get(self.BUFFERS, ()), strict=False))
         for group in self.param_groups:
             group["swapped"] = not group["swapped"]
-            for p in group["params"]:
-                average = self.state[p].get(self.AVERAGE) if p in self.state else None
-                if average is not None:
-                    held = p.detach().clone()
-                    p.copy_(average)
-                    average.copy_(held)
+            pairs += [
+                (p, self.state[p][self.AVERAGE]) for p in group["params"] if self.AVERAGE in self.state.get(p, ())
+            ]
+        for latest, average in pairs:
+            held = latest.detach().clone()
+            latest.copy_(average)
+            average.copy_(held)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """While the parameters hold the average."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
 
     def forget_average(self) -> None:
         """Give up the average that was kept so far; the weights stay. Not while swapped."""
+        self.state.pop(self.BUFFERS, None)
         for group in self.param_groups:
             group["n_averaged"] = 0
         for state in self.state.values():
             state.pop(self.AVERAGE, None)
+
+    def resume(self, settings: Recipe, lr_before: float, changed: Container[str]) -> None:
+        """Go on with a loaded state under these settings.
+
+        Args:
+            settings: of now.
+            lr_before: peak rate that the loaded groups were made with.
+            changed: names of the settings that were given anew.
+        """
+        if self.swapped:
+            self.swap()
+        if not settings.ema:  # it was asked for before, and would be validated and saved as it is now for good
+            self.forget_average()
+        for group in self.param_groups:
+            group["peak_lr"] *= settings.lr / lr_before
+            if "weight_decay" in changed and not group["name"].endswith(NOT_DECAYED):
+                group["weight_decay"] = settings.weight_decay
+            if "eps" in changed:
+                group["eps"] = settings.eps
 
 
 class WarmupPoly:
@@ -109,6 +153,22 @@ class WarmupPoly:
 
     def get_last_lr(self) -> list[float]:
         return [group["lr"] for group in self.optimizer.param_groups]
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, network: nn.Module, largest: float) -> None:
+    """Scale all gradients together so that their norm is at most ``largest``; frozen parameters lose theirs."""
+    for group in optimizer.param_groups:
+        if group["lr"] == 0.0:  # frozen: neither moved nor counted
+            for parameter in group["params"]:
+                parameter.grad = None
+    nn.utils.clip_grad_norm_(network.parameters(), largest)
+
+
+def without_wrappers(network: Any) -> nn.Module:
+    """The network without the wrappers of DDP and torch.compile."""
+    if isinstance(network, nn.parallel.DistributedDataParallel):
+        network = network.module
+    return getattr(network, "_orig_mod", network)
 
 
 def parameter_groups(
@@ -157,7 +217,13 @@ def parameter_groups(
 
 
 def encoder_blocks(network: nn.Module) -> Iterator[list[nn.Parameter]]:
-    """The encoder's parameters in the order of its layers: stem, then every block (and what leads to it)."""
+    """The encoder's pretrained parameters by layer, as it says itself: stem, then every block (and what leads to it)."""
     encoder = getattr(network, "encoder", None)
-    if encoder is not None:
-        yield from encoder.parameter_blocks()
+    return encoder.parameter_blocks() if hasattr(encoder, "parameter_blocks") else iter(())
+
+
+def let_encoder_learn(network: nn.Module, learns: bool) -> None:
+    """Train the pretrained part of the encoder or not; what is new in it (DINeuro's bends and gate) always is."""
+    for block in encoder_blocks(network):
+        for parameter in block:
+            parameter.requires_grad_(learns)

@@ -1,4 +1,4 @@
-"""``nnUNetNeurINOPlans``: plans for NeurINO that any trainer, nnU-Net's own included, can use."""
+"""``nnUNetNeurINOPlans``: plans for a family's network that any trainer, nnU-Net's own included, can use."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunet_neurino.trainers.datasets import nnunet_folder
+from nnunet_neurino.trainers.families import Family, Recipe
 from nnunet_neurino.trainers.plan_adaptation import adapt_plans
-from nnunet_neurino.trainers.settings import TrainerSettings
 
 PLANS = "nnUNetNeurINOPlans"
 DEFAULT_PLANS = "nnUNetPlans"
@@ -29,13 +29,14 @@ SHARED = (
 
 
 class NeurINOPlanner(ExperimentPlanner):
-    """nnU-Net's default planner, its 3D configurations rewritten for NeurINO.
+    """nnU-Net's default planner, its 3D configurations rewritten for the network of a family.
 
     Everything that concerns the data (spacing, normalisation, resampling) stays nnU-Net's, so data preprocessed for
     the default plans serve these plans, too.
 
     Args:
         dataset_name_or_id: as for nnU-Net's planner.
+        family: whose network it is.
         settings: size of the network, memory to plan for, patch and batch size if they are to be fixed.
         plans_name: name of the plans file.
     """
@@ -43,12 +44,13 @@ class NeurINOPlanner(ExperimentPlanner):
     def __init__(
         self,
         dataset_name_or_id: str | int,
-        settings: TrainerSettings | None = None,
+        family: Family[Any],
+        settings: Recipe,
         plans_name: str = PLANS,
         **kwargs: Any,
     ) -> None:
         super().__init__(dataset_name_or_id, plans_name=plans_name, **kwargs)
-        self.settings = settings or TrainerSettings()
+        self.family, self.settings = family, settings
 
     @staticmethod
     def static_estimate_VRAM_usage(
@@ -77,7 +79,7 @@ class NeurINOPlanner(ExperimentPlanner):
             self._separate_data(plans, json.loads(default.read_text(encoding="utf-8")))
         for name in list(plans["configurations"]):
             if name.startswith("3d"):
-                adapt_plans(plans, name, self.dataset_json, self.settings)
+                adapt_plans(plans, name, self.dataset_json, self.family, self.settings)
         super().save_plans(plans)
 
     def _separate_data(self, plans: dict[str, Any], default: dict[str, Any]) -> None:

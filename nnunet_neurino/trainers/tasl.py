@@ -1,16 +1,19 @@
-"""TASL in any nnU-Net trainer: a mixin, and nnU-Net's own trainer with it."""
+"""TASL in any nnU-Net trainer: a class decorator, and nnU-Net's own trainer with it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
+import torch
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from nnunet_neurino.losses import TASL, WithTASL
-from nnunet_neurino.trainers.loss_terms import LossTermsMixin
+from nnunet_neurino.trainers.loss_terms import LossTermHooks, before
+
+T = TypeVar("T", bound="type[Any]")
 
 
 @dataclass(frozen=True)
@@ -34,25 +37,22 @@ class TASLOptions:
     per_scale: bool = False
 
 
-class TASLMixin(LossTermsMixin):
-    """Put before an ``nnUNetTrainer`` class in the list of bases; set ``tasl_options`` to change how it is used.
+def with_tasl(trainer: T) -> T:
+    """The trainer class with TASL in its loss; a class decorator. ``tasl_options`` in the class changes how.
 
     The trainer's own loss is kept, whatever it is: class numbers or regions, ignore label, with or without deep
     supervision. The node, edge and path terms are logged and drawn beside it.
     """
+    return before(trainer, TASLHooks)
 
-    tasl_options: TASLOptions = TASLOptions()
 
-    @property
-    def loss_term_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """What is logged: nothing where TASL is off."""
-        own = () if self.tasl_options.mode is None else ("tasl_node", "tasl_edge", "tasl_path")
-        return (*LossTermsMixin.loss_term_names, *own)
+class TASLHooks(LossTermHooks):
+    """What ``with_tasl`` puts before a trainer's own methods."""
 
-    def wrap_loss(self, base: nn.Module) -> nn.Module:
-        """nnU-Net's loss with TASL."""
-        options = self.tasl_options
-        base = super().wrap_loss(base)
+    def _build_loss(self) -> nn.Module:
+        """The trainer's loss with TASL."""
+        base = super()._build_loss()
+        options = getattr(self, "tasl_options", TASLOptions())
         if options.mode is None:
             return base
         labels = self.label_manager
@@ -61,16 +61,35 @@ class TASLMixin(LossTermsMixin):
         scales: Any = None
         if options.per_scale and isinstance(base, DeepSupervisionWrapper):
             base, scales = base.loss, base.weight_factors
-        return WithTASL(base, tasl, options.weight, options.f, options.warmup_epochs, scales)
+        return WithTASL(base, tasl, options.weight, options.f, options.warmup_epochs, scales, least=-1.0)
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """nnU-Net's step; on a GPU the truth's graph is worked out while the network is at work."""
+        """The trainer's step; on a GPU the truth's graph is worked out while the network is at work."""
         if isinstance(self.loss, WithTASL) and self.device.type != "cpu":
             target = batch["target"]
-            finest = target[0] if isinstance(target, list) else target
-            self.loss.tasl.prepare(finest, self.label_manager.num_segmentation_heads)
+            scales = target if isinstance(target, list) else [target]
+            # Moved here: the step then hands this very tensor to the loss, which knows it again.
+            moved = [scale.to(self.device, non_blocking=True) for scale in scales]
+            self.loss.tasl.prepare(moved[0], self.label_manager.num_segmentation_heads, scales[0])
+            batch = {**batch, "target": moved if isinstance(target, list) else moved[0]}
         return super().train_step(batch)
 
 
-class nnUNetTrainerTASL(TASLMixin, nnUNetTrainer):
+@with_tasl
+class PlainTASLTrainer(nnUNetTrainer):
     """nnU-Net as it is, with TASL at full resolution."""
+
+    epochs: ClassVar[int | None] = None
+    """Number of epochs; None: nnU-Net's."""
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.epochs is not None:
+            self.num_epochs = self.epochs

@@ -1,13 +1,20 @@
-"""A small neuron, and the picture a microscope would make of it."""
+"""A small neuron, the picture a microscope would make of it, and the command that converts such pairs."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
+from nnunet_neurino.cli.main import main
 from nnunet_neurino.swc import Tree, rasterise
 
 SHAPE = (24, 60, 70)
+Make = Callable[..., Path]
+OPTIONS = ("--dataset-id", 7, "--name", "T", "--spacing", 1, 0.5, 0.5, "--workers", 1)
 
 
 def neuron(seed: int, shape: tuple[int, int, int] = SHAPE) -> Tree:
@@ -33,3 +40,16 @@ def picture_of(tree: Tree, seed: int = 0, shape: tuple[int, int, int] = SHAPE, n
     rng = np.random.default_rng(seed)
     clean = ndimage.gaussian_filter(rasterise(tree, shape).astype(np.float32), (0.6, 0.9, 0.9))
     return np.clip(clean * 150 + 20 + rng.normal(0, noise, shape), 0, 255).astype(np.uint8)
+
+
+def convert(data: Path, output: Path, *options: object) -> int:
+    arguments = ["convert", "--images", data, "--tracings", data, *OPTIONS, "--output", output, *options]
+    return main([str(a) for a in arguments])
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def report_of(output: Path) -> dict:
+    return json.loads((output / "Dataset007_T" / "conversion_report.json").read_text())

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from conversion_helpers import SHAPE, neuron, picture_of
 
+from nnunet_neurino import trainers
 from nnunet_neurino.images import read_stack, write_tiff
 from nnunet_neurino.swc import Tree, rasterise, write_swc
 
@@ -112,6 +113,13 @@ def test_janelia_blocks(script, gold: Path, tmp_path: Path):
         assert min(case["foreground"]) >= 0.001
         stack = read_stack(tmp_path / "Dataset003_Janelia" / "imagesTr" / f"{case['written'][0]}_0000.tif")
         assert stack.shape == (5, *SHAPE[1:])
+
+
+def test_janelia_blocks_fill_the_patch_of_the_papers_trainer(script):
+    """A deeper patch than the blocks would be padded with slices of zeros."""
+    block = script("janelia").BLOCK
+    assert trainers.find("nnUNetTrainerDINeuro_paper").defaults.patch_size == block
+    assert " x ".join(map(str, block)) in script("janelia").__doc__
 
 
 def test_cwmbs(script, tmp_path: Path):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.figures import CaseView, disagreement, projection_figure, section_figure
-from nnunet_neurino.figures.colours import ON_BLACK, ON_WHITE, PREDICTION, TRUTH, relative_luminance
+from nnunet_neurino.figures.colours import ON_BLACK, ON_WHITE, PREDICTION, TRUTH
 from nnunet_neurino.swc import Tree
 
 
@@ -205,6 +205,13 @@ def test_truth_and_prediction_can_be_told_apart_and_from_the_image(vision: str |
     for colour in (TRUTH, PREDICTION):
         for grey in ("#000000", "#404040", "#8c8c8c"):  # images behind lines are dimmed to 0.55
             assert np.linalg.norm(lab(colour, vision) - lab(grey, vision)) > 25
+
+
+def relative_luminance(colour: str) -> float:
+    """Lightness of ``#RRGGBB`` as WCAG 2 defines it, 0 (black) to 1 (white)."""
+    channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_lines_contrast_with_their_background() -> None:

@@ -102,14 +102,22 @@ def test_memory_layout_and_type_of_the_target_do_not_matter():
         assert float(TASL()(strided, target.to(kind))) == value
 
 
-def test_prepared_truth_gives_the_same_and_is_used_once():
+def test_prepared_truth_is_used_for_its_own_target_only(monkeypatch):
+    analysed = []
+    whole = TASL._analyse
+    monkeypatch.setattr(TASL, "_analyse", lambda self, target, n: analysed.append(target) or whole(self, target, n))
     loss = TASL()
     for seed in (0, 1):
         logits, target = _pair(seed)
-        loss.prepare(target, 2)
+        loss.prepare(target, 2, on_cpu=target.clone())
         assert float(loss(logits, target)) == float(TASL()(logits, target))
-    logits, target = _pair(2)
-    assert float(loss(logits, target)) == float(TASL()(logits, target))
+    assert len(analysed) == 4, "once for each loss"
+    # What was prepared for another target, be it of the same values, is not trusted.
+    (first, target), (second, other) = _pair(2), _pair(3)
+    loss.prepare(target, 2)
+    assert float(loss(second, other)) == float(TASL()(second, other))
+    assert float(loss(first, target)) == float(TASL()(first, target))
+    assert len(analysed) == 9
 
 
 @pytest.mark.parametrize(

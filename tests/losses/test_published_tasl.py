@@ -1,11 +1,21 @@
-"""``published``: the seeds' formulas, against a plain graph implementation."""
+"""``published``: the formulas of the paper and its code, against a plain graph implementation."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from drawn import TREES, draw, orientations, probabilities, published_by_graph, random_tree, to_logits, to_target
+from drawn import (
+    BRANCHING,
+    TREES,
+    draw,
+    orientations,
+    probabilities,
+    published_by_graph,
+    random_tree,
+    to_logits,
+    to_target,
+)
 from scipy import ndimage
 from torch import nn
 
@@ -118,6 +128,42 @@ def test_as_the_factor_on_another_loss_its_gradient_is_parallel(f, shape):
     assert factor > 1.02
     assert float(value.detach()) == pytest.approx(factor * float(base.detach()), rel=1e-5)
     torch.testing.assert_close(scaled, plain * factor, rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("per_scale", [False, True])
+def test_on_nnunets_loss_the_factor_multiplies_the_published_form(per_scale):
+    """nnU-Net's cross-entropy - Dice is negative for a good prediction; the published form is never."""
+    from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+    from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+    from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+
+    truth = draw(BRANCHING)
+    broken = truth.copy()
+    broken[14:19, 14:19, 8:10] = False
+    loss = DC_and_CE_loss({"smooth": 1e-5, "do_bg": False}, {}, dice_class=MemoryEfficientSoftDiceLoss)
+    tasl = TASL(mode="published")
+    if per_scale:
+        factored = WithTASL(loss, tasl, weight=0.1, scale_weights=(1.0, 0.0), least=-1.0)
+    else:
+        factored = WithTASL(DeepSupervisionWrapper(loss, (1.0, 0.0)), tasl, weight=0.1, least=-1.0)
+    target = to_target(truth)
+    values = []
+    for predicted in (truth, broken):
+        logits = to_logits(probabilities(predicted, 0.99, 0.01), torch.float64).requires_grad_()
+        base = loss(logits, target)
+        assert float(base.detach()) < 0, "the case that matters"
+        cross_entropy = nn.functional.cross_entropy(logits, target[:, 0])
+        p = torch.softmax(logits, 1)[0, 1]
+        dice = (2 * p[target[0, 0] == 1].sum() + 1e-5) / (p.sum() + truth.sum() + 1e-5)
+        factor = 1 + 0.1 * float(TASL(mode="published")(logits.detach(), target))
+        value = factored([logits, logits], [target, target])
+        torch.testing.assert_close(value, (cross_entropy + 1 - dice) * factor, rtol=1e-5, atol=1e-7)
+        (found,) = torch.autograd.grad(value, logits, retain_graph=True)
+        (plain,) = torch.autograd.grad(base, logits)
+        torch.testing.assert_close(found, plain * factor, rtol=1e-5, atol=1e-12)
+        values.append((float(value.detach()), float(base.detach()) + 1, factor))
+    assert values[0][2] == 1 < values[1][2]
+    assert values[1][0] > values[1][1], "a worse graph raises the loss"
 
 
 def test_alone_it_gives_zeros_back():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +162,45 @@ def test_nothing_is_nearer_than_the_index_says() -> None:
     truth = Tree.build(rng.normal(0, 1, (120, 3)) * [20, 1, 1], np.arange(120) - 1)
     pred = Tree.build(truth.xyz[:3] + np.array([0, 300, 0]), np.arange(3) - 1)
     assert neuron_distance(pred, truth).esa_pred_to_truth == pytest.approx(plain_loops(pred, truth)[0], rel=1e-12)
+
+
+@pytest.mark.parametrize("far", [1e6, 4e18, 1e100])
+def test_one_coordinate_far_off_takes_neither_memory_nor_time(far: float) -> None:
+    rng = np.random.default_rng(1)
+    tree = Tree.build(np.cumsum(rng.normal(0, 1, (2000, 3)), axis=0), np.arange(2000) - 1)
+    xyz = tree.xyz.copy()
+    xyz[-1, 1] = far
+    wrong = Tree.build(xyz, tree.parents)
+    tracemalloc.start()
+    started = time.process_time()
+    scores = neuron_distance(wrong, tree)
+    assert time.process_time() - started < 10
+    assert tracemalloc.get_traced_memory()[1] < 200e6
+    tracemalloc.stop()
+    # All but a few samples are on the edge that leads there, half of it further off than the middle.
+    assert scores.esa_pred_to_truth == pytest.approx(far / 2, rel=0.02)
+    assert scores.esa_truth_to_pred < 0.01
+    assert scores.n_points_pred == pytest.approx(far, rel=0.02)
+
+
+def test_positions_beyond_all_bounds_are_refused() -> None:
+    with pytest.raises(NeurinoError, match=r"truth has positions beyond 1e\+150"):
+        neuron_distance(line(0.0), line(0.0, 1e200))
+
+
+def test_the_unit_changes_no_score_beyond_the_density_of_samples() -> None:
+    """In nanometres there are far too many samples to keep all; those kept stand for the others."""
+    rng = np.random.default_rng(2)
+    xyz = np.cumsum(rng.normal(0, 3, (3000, 3)), axis=0)
+    parents = np.arange(3000) - 1
+    truth, pred = Tree.build(xyz, parents), Tree.build(xyz + rng.normal(0, 1, xyz.shape), parents)
+    truth_nm, pred_nm = (Tree.build(tree.xyz * 1000, parents) for tree in (truth, pred))
+    same = neuron_distance(truth_nm, truth_nm)
+    assert (same.esa, same.dsa, same.pds) == (pytest.approx(0, abs=1e-6), 0, 0)
+    assert same.n_points_pred > 10e6
+    assert same.n_points_pred == pytest.approx(truth_nm.length, rel=1e-3)
+    fine = [Tree.build(tree.xyz * 20, parents) for tree in (pred, truth)]  # so many samples are all kept
+    some, every = neuron_distance(pred_nm, truth_nm, 2000), neuron_distance(*fine, 40)
+    for name in ("esa", "dsa", "max_distance"):
+        assert getattr(some, name) / 1000 == pytest.approx(getattr(every, name) / 20, rel=0.01), name
+    assert some.pds == pytest.approx(every.pds, rel=0.01)

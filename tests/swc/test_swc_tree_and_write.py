@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.skeleton.graph import depths
 from nnunet_neurino.swc import Tree, portable_types, read_swc, take, write_swc
-from nnunet_neurino.swc.tree import circle_nodes, depths
+from nnunet_neurino.swc.tree import circle_nodes
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 

@@ -11,7 +11,7 @@ from tracing_scenes import mask_of, piece_at, polyline
 from nnunet_neurino.swc import Tree
 from nnunet_neurino.synth import GrowthSettings
 from nnunet_neurino.tracing import TraceSettings, trace
-from nnunet_neurino.tracing.bodies import part_bodies
+from nnunet_neurino.tracing.crossings.bodies import part_bodies
 from nnunet_neurino.tracing.lines import Lines, way_between
 
 Place = tuple[float, float, float]

@@ -204,8 +204,8 @@ def test_loop_is_broken_once() -> None:
 def test_no_shortcut_through_background() -> None:
     hairpin = polyline([(8, 26, 12), (60, 26, 12), (62, 29, 12), (60, 32, 12), (8, 32, 12)], 1.2)
     mask = mask_of([hairpin], SHAPE)
-    for spacing_out in (0.0, 4.0, 12.0):
-        tree = trace(mask, settings=TraceSettings(spacing_out=spacing_out, smooth=5))
+    for node_spacing in (0.0, 4.0, 12.0):
+        tree = trace(mask, settings=TraceSettings(node_spacing=node_spacing, smooth=5))
         assert background_share(tree, mask) < 0.005
         assert tree.length == pytest.approx(hairpin.length, rel=0.06)
     assert len(tree) < len(trace(mask)) / 2
@@ -306,7 +306,7 @@ def test_what_is_no_mask_is_refused(volume: np.ndarray, said: str) -> None:
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(NeurinoError, match="low <= high"):
         TraceSettings(low=0.6, high=0.5)
-    for name in ("low", "min_length", "bridge_length", "bridge_angle", "prune", "step", "spacing_out"):
+    for name in ("low", "min_length", "bridge_length", "bridge_angle", "prune", "front_thickness", "node_spacing"):
         with pytest.raises(NeurinoError):
             TraceSettings(**{name: float("nan")})
     for root in ((1.0, 2.0), (1.0, float("nan"), 2.0)):

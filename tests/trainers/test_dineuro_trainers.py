@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import pydoc
-import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -20,15 +18,17 @@ from nnunet_neurino import trainers
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks import DINeuro
 from nnunet_neurino.trainers import memory
-from nnunet_neurino.trainers.dineuro_settings import BASE, DEMO, GROUPS, PAPER, DINeuroSettings
+from nnunet_neurino.trainers.checkpoints import resumed_settings
+from nnunet_neurino.trainers.families import TransferRecipe
+from nnunet_neurino.trainers.families.dineuro import DEMO, PAPER, DINeuroSettings
+from nnunet_neurino.trainers.families.dineuro import DINeuro as Family
 from nnunet_neurino.trainers.optimisation import parameter_groups
-from nnunet_neurino.trainers.plan_adaptation import adapt_plans, settings_in
+from nnunet_neurino.trainers.plan_adaptation import adapt_plans
 from nnunet_neurino.trainers.pretraining import VARIABLE, find_source, load_into
-from nnunet_neurino.trainers.settings import PLANS_KEY, TrainerSettings
-from nnunet_neurino.trainers.variants import documented_names
 from nnunet_neurino.transfer import hub
 
-PAGE = (Path(__file__).parents[2] / "docs" / "dineuro.md").read_text(encoding="utf-8")
+FAMILY = Family()
+BASE = FAMILY.base
 
 
 @pytest.mark.parametrize(
@@ -59,17 +59,6 @@ def test_other_names_are_unknown(name: str) -> None:
     assert trainers.find(f"nnUNetTrainer{name}") is None
 
 
-def test_the_page_lists_names_words_and_settings() -> None:
-    rows = dict(re.findall(r"^\| `(nnUNetTrainer\w+)` \| (.+) \|$", PAGE, re.M))
-    assert rows == {name: meaning.rstrip(".") for name, meaning in documented_names(BASE).items()}
-    words = [re.findall(r"`(\w+)`", row) for row in re.findall(r"^\d+\. (.+)$", PAGE, re.M)]
-    assert words == [list(group) for group in GROUPS]
-    known = {field.name: field.default for field in fields(TrainerSettings)}
-    different = [(f.name, str(f.default)) for f in fields(DINeuroSettings) if known.get(f.name, ...) != f.default]
-    rows = re.findall(r"^\| `([a-z_]+)` \| `(.+?)` \| .+ \|$", PAGE, re.M)
-    assert sorted(rows) == sorted(different)
-
-
 @pytest.mark.parametrize(
     ("patch", "spacing", "expected"),
     [
@@ -82,7 +71,7 @@ def test_the_page_lists_names_words_and_settings() -> None:
 def test_plans_keep_thin_stacks_as_they_are(patch: tuple, spacing: tuple, expected: tuple) -> None:
     contents = plans(patch, spacing)
     settings = replace(DINeuroSettings(), memory=24.0)
-    adapt_plans(contents, "3d_fullres", DATASET_JSON, settings)
+    adapt_plans(contents, "3d_fullres", DATASET_JSON, FAMILY, settings)
     configuration = contents["configurations"]["3d_fullres"]
     assert tuple(configuration["patch_size"]) == expected
     architecture = configuration["architecture"]
@@ -94,7 +83,7 @@ def test_plans_keep_thin_stacks_as_they_are(patch: tuple, spacing: tuple, expect
     assert all(row[0] == 1 for row in kwargs["strides"]), "slices are never left out"
 
     again = json.loads(json.dumps(contents))
-    adapt_plans(again, "3d_fullres", DATASET_JSON, settings)
+    adapt_plans(again, "3d_fullres", DATASET_JSON, FAMILY, settings)
     assert again == json.loads(json.dumps(contents)), "planning twice gives the same plans"
 
     with torch.device("meta"):
@@ -108,7 +97,7 @@ def test_less_memory_makes_a_smaller_patch() -> None:
     sizes = []
     for gib in (24.0, 8.0, 4.0):
         contents = plans((20, 512, 512), (1.0, 0.3, 0.3))
-        adapt_plans(contents, "3d_fullres", DATASET_JSON, replace(DINeuroSettings(), memory=gib))
+        adapt_plans(contents, "3d_fullres", DATASET_JSON, FAMILY, replace(DINeuroSettings(), memory=gib))
         patch = contents["configurations"]["3d_fullres"]["patch_size"]
         assert patch[1] % 16 == patch[2] % 16 == 0
         sizes.append(math.prod(patch))
@@ -128,26 +117,24 @@ def test_the_papers_constants() -> None:
     assert settings.full_precision
     assert (settings.tube_length, settings.tube_controls, settings.block_depth) == (256, 256, 5)
     contents = plans((16, 96, 96))
-    adapt_plans(contents, "3d_fullres", DATASET_JSON, settings)
+    adapt_plans(contents, "3d_fullres", DATASET_JSON, FAMILY, settings)
     configuration = contents["configurations"]["3d_fullres"]
-    assert configuration["patch_size"] == [8, 100, 100]
+    assert configuration["patch_size"] == [5, 100, 100]
     kwargs = configuration["architecture"]["arch_kwargs"]
     assert kwargs["tube_step"] == [1.0, 1.0, 1.0]
     with torch.device("meta"):
         network = DINeuro(1, 2, **kwargs)
-    assert network.encoder.grid((8, 100, 100)) == (8, 14, 14), "DINO's own grid"
+    assert network.encoder.grid((5, 100, 100)) == (5, 14, 14), "DINO's own grid"
 
 
 def test_settings_from_the_command_line_and_mistakes() -> None:
-    contents = plans()
-    contents[PLANS_KEY] = {"tubes": False, "tube_step": None, "layers": [1, 3, 5, 11], "epochs": 3}
-    settings = settings_in(contents, DINeuroSettings())
+    settings = DINeuroSettings().replaced({"tubes": False, "tube_step": None, "layers": [1, 3, 5, 11], "epochs": 3})
     assert settings == DINeuroSettings(tubes=False, tube_step=None, layers=(1, 3, 5, 11), epochs=3)
     for changes, message in [
         ({"size": "tiny"}, "size is 'tiny'.*small"),
-        ({"inflation": "triplane"}, "triplane"),
+        ({"inflation": "triplane"}, "triplane.*choose one of center, average"),
         ({"decoder": "unet"}, "decoder is 'unet'.*pyramid"),
-        ({"network": "neurino", "size": "tiny"}, "dineuro"),
+        ({"grn": True}, "unknown setting 'grn'"),
         ({"tube_step": 0.0}, "tube_step"),
         ({"tube_length": 100}, "tube_length is 100; .*divisor"),
         ({"tube_gate": float("nan")}, "tube_gate is nan"),
@@ -178,14 +165,14 @@ def test_weights_are_looked_for_by_the_vits_name(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv(VARIABLE, raising=False)
     asked = []
     monkeypatch.setattr(hub, "cached", lambda name: asked.append(name))
-    notice = find_source(DINeuroSettings()).notice
+    notice = find_source(FAMILY, DINeuroSettings()).notice
     assert asked == ["vit_small_patch16_224.dino"]
     for remedy in (VARIABLE, "vit_small_patch16_224.dino", "nnUNetTrainerDINeuro_scratch", "DINO weights"):
         assert remedy in notice
     assert "licence" not in notice
-    assert "licence" in find_source(DINeuroSettings(size="base_v3")).notice
+    assert "licence" in find_source(FAMILY, DINeuroSettings(size="base_v3")).notice
     monkeypatch.setattr(hub, "cached", lambda name: tmp_path / name)
-    assert find_source(DINeuroSettings(size="base_v3")).location.endswith("vit_base_patch16_dinov3.lvd1689m")
+    assert find_source(FAMILY, DINeuroSettings(size="base_v3")).location.endswith("vit_base_patch16_dinov3.lvd1689m")
 
 
 def test_weights_arrive_and_are_recorded(tmp_path: Path) -> None:
@@ -194,7 +181,7 @@ def test_weights_arrive_and_are_recorded(tmp_path: Path) -> None:
     path = tmp_path / "dino.safetensors"
     save_file(twin.state_dict(), path)
     network = DINeuro(vit="small")
-    record = load_into(network, str(path), DINeuroSettings(inflation="average"))
+    record = load_into(network, str(path), FAMILY, DINeuroSettings(inflation="average"))
     assert torch.equal(network.encoder.blocks[7].mlp.fc1.weight, twin.blocks[7].mlp.fc1.weight)
     kernel = network.encoder.patch_embed.proj.weight
     torch.testing.assert_close(kernel[:, 0, 0], twin.patch_embed.proj.weight.sum(1) / 5)
@@ -232,12 +219,22 @@ def test_the_memory_estimate(options: dict) -> None:
 
 
 def test_a_trained_network_cannot_change_when_resumed() -> None:
-    assert set(TrainerSettings.fixed) < set(DINeuroSettings.fixed)
+    assert set(TransferRecipe.fixed) < set(DINeuroSettings.fixed)
     assert set(DINeuroSettings.fixed) <= {field.name for field in fields(DINeuroSettings)}
     trainer = trainers.find(f"{BASE}_demo")
-    stored = plans((16, 64, 64))
-    adapt_plans(stored, "3d_fullres", DATASET_JSON, trainer.defaults)
-    instance = object.__new__(trainer)
-    instance.configuration_name = "3d_fullres"
     with pytest.raises(NeurinoError, match=r"tubes True.*cannot become False"):
-        instance._adopt({"plans": copy.deepcopy(stored)}, {"tubes": False}, "checkpoint.pth")
+        resumed_settings({"plans": {}}, trainer.defaults, {"tubes": False}, "checkpoint.pth")
+
+
+def test_nnunet_crops_the_papers_blocks_whole_and_turns_them_in_plane_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path))
+    contents = plans((16, 96, 96)) | {"continue_training": False}
+    trainer = trainers.find(f"{BASE}_paper")(contents, "3d_fullres", 0, DATASET_JSON, torch.device("cpu"))
+    _, dummy_2d, initial_patch, _ = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    # Slices are neither mixed nor added: the loader cuts five of them, as many as a block of the paper's has.
+    assert dummy_2d
+    assert initial_patch[0] == 5
+    assert min(initial_patch[1:]) >= 100

@@ -136,6 +136,40 @@ def test_average_is_the_recursion_it_is_said_to_be() -> None:
     assert torch.equal(model.weight, history[-1])
 
 
+def test_batch_norms_statistics_are_averaged_and_exchanged_with_the_weights() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    adam = AveragedAdamW([{"params": list(model.parameters())}], 0.9, model.buffers(), lr=0.1)
+    norm, history = model[1], []
+    for step in range(20):
+        adam.zero_grad()
+        (model(torch.randn(8, 3) + step) ** 2).sum().backward()
+        adam.step()
+        history.append((norm.running_mean.clone(), norm.running_var.clone()))
+    expected = list(history[0])
+    for n, latest in enumerate(history, start=1):
+        decay = min(0.9, (1 + n) / (10 + n))
+        expected = [decay * average + (1 - decay) * value for average, value in zip(expected, latest, strict=True)]
+    with adam.averaged():
+        torch.testing.assert_close([norm.running_mean, norm.running_var], expected)
+        stored = copy.deepcopy((adam.state_dict(), model.state_dict()))
+    assert torch.equal(norm.running_mean, history[-1][0])
+    assert not torch.allclose(norm.running_mean, expected[0])
+    assert int(norm.num_batches_tracked) == 20
+
+    # Saved while exchanged, as checkpoints are; loaded, the raw statistics come back.
+    other = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    again = AveragedAdamW([{"params": list(other.parameters())}], 0.9, other.buffers(), lr=0.1)
+    other.load_state_dict(stored[1])
+    again.load_state_dict(stored[0])
+    assert again.swapped
+    again.swap()
+    assert torch.equal(other[1].running_var, history[-1][1])
+    again.forget_average()
+    again.swap()
+    assert torch.equal(other[1].running_var, history[-1][1])
+
+
 def test_averaging_does_not_touch_the_training() -> None:
     (plain, adam), (averaged, averaging) = make(0.0), make(0.99)
     assert all(torch.equal(a, b) for a, b in zip(train(plain, adam, 10), train(averaged, averaging, 10), strict=True))

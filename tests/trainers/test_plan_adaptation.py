@@ -19,17 +19,23 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.trainers.families import Family, families
+from nnunet_neurino.trainers.families.mednext import MedNeXtSettings
+from nnunet_neurino.trainers.families.neurino import PAPER, NeurINOSettings
 from nnunet_neurino.trainers.memory import training_memory
 from nnunet_neurino.trainers.plan_adaptation import adapt_plans
-from nnunet_neurino.trainers.settings import TrainerSettings
 
-TINY = TrainerSettings()
-ATTO = TrainerSettings(size="atto")
+NEURINO = families()["nnUNetTrainerNeurINO"]
+MEDNEXT = families()["nnUNetTrainerMedNeXt"]
+TINY = NeurINOSettings()
+ATTO = NeurINOSettings(size="atto")
 
 
-def adapted(before: dict[str, Any], settings: TrainerSettings = TINY, name: str = "3d_fullres") -> dict[str, Any]:
+def adapted(
+    before: dict[str, Any], settings: Any = TINY, name: str = "3d_fullres", family: Family = NEURINO
+) -> dict[str, Any]:
     """The configuration after adaptation, read as nnU-Net reads it."""
-    adapt_plans(before, name, DATASET_JSON, settings)
+    adapt_plans(before, name, DATASET_JSON, family, settings)
     return PlansManager(before).get_configuration(name).configuration
 
 
@@ -96,11 +102,12 @@ def test_any_plan_becomes_one_that_nnunet_can_train(
     stem: int,
     network: str,
 ) -> None:
-    settings = TrainerSettings(
-        memory=memory, stem_stride=stem, network=network, size="atto" if network == "neurino" else "S"
-    )
+    family, settings = {
+        "neurino": (NEURINO, NeurINOSettings(memory=memory, stem_stride=stem, size="atto")),
+        "mednext": (MEDNEXT, MedNeXtSettings(memory=memory, size="S")),
+    }[network]
     made = plans(patch, spacing, ((1, 1, 1), *pooled), batch)
-    configuration = adapted(made, settings)
+    configuration = adapted(made, settings, family=family)
     strides = strides_of(configuration)
     divisor = [math.prod(row[axis] for row in strides) for axis in range(3)]
     assert strides[0] == [1, 1, 1]
@@ -112,11 +119,11 @@ def test_any_plan_becomes_one_that_nnunet_can_train(
     # A file and back, and once more: nothing changes.
     again = json.loads(json.dumps(made))
     assert again == made
-    adapt_plans(again, "3d_fullres", DATASET_JSON, settings)
+    adapt_plans(again, "3d_fullres", DATASET_JSON, family, settings)
     assert again == made
     # The same plans with the plans of another run: deterministic.
     other = plans(patch, spacing, ((1, 1, 1), *pooled), batch)
-    adapt_plans(other, "3d_fullres", DATASET_JSON, settings)
+    adapt_plans(other, "3d_fullres", DATASET_JSON, family, settings)
     assert other == made
 
 
@@ -135,7 +142,7 @@ def memory_of(configuration: dict[str, Any]) -> float:
 @pytest.mark.parametrize("memory", [6.0, 12.0, 24.0, 80.0])
 @pytest.mark.parametrize("size", ["tiny", "base"])
 def test_patch_and_batch_fit_the_memory_and_use_it(size: str, memory: float) -> None:
-    settings = TrainerSettings(size=size, memory=memory)
+    settings = NeurINOSettings(size=size, memory=memory)
     configuration = adapted(plans((192, 192, 192), batch_size=2), settings)
     assert memory_of(configuration) <= memory
     patch = configuration["patch_size"]
@@ -158,7 +165,7 @@ def test_given_patch_and_batch_are_taken_whatever_the_memory() -> None:
 
 def test_plans_made_for_this_network_keep_their_patch_and_batch() -> None:
     made = plans()
-    adapt_plans(made, "3d_fullres", DATASET_JSON, TINY)
+    adapt_plans(made, "3d_fullres", DATASET_JSON, NEURINO, TINY)
     made["configurations"]["3d_fullres"].update(batch_size=16, patch_size=[64, 160, 160])
     configuration = adapted(made)
     assert (configuration["patch_size"], configuration["batch_size"]) == ([64, 160, 160], 16)
@@ -169,7 +176,7 @@ def test_plans_made_for_this_network_keep_their_patch_and_batch() -> None:
 def test_only_what_the_network_needs_changes() -> None:
     before = plans()
     after = copy.deepcopy(before)
-    adapt_plans(after, "3d_fullres", DATASET_JSON, TINY)
+    adapt_plans(after, "3d_fullres", DATASET_JSON, NEURINO, TINY)
     fullres, original = after["configurations"].pop("3d_fullres"), before["configurations"].pop("3d_fullres")
     assert after == before
     changed = {key for key in fullres if fullres[key] != original[key]}
@@ -190,7 +197,7 @@ def test_a_cascade_gets_a_channel_for_each_label() -> None:
     )
     dataset = {**DATASET_JSON, "labels": {"background": 0, "axon": 1, "dendrite": 2, "soma": 3}}
     for name, channels in (("3d_lowres", 1), ("3d_cascade_fullres", 4)):
-        adapt_plans(made, name, dataset, ATTO)
+        adapt_plans(made, name, dataset, NEURINO, ATTO)
         manager = PlansManager(made)
         configuration = manager.get_configuration(name)
         assert determine_num_input_channels(manager, configuration, dataset) == channels
@@ -227,3 +234,19 @@ def test_triplane_needs_voxels_that_are_alike() -> None:
     assert flat["patch_size"] == [32, 64, 64]
     with pytest.raises(NeurinoError, match="treats all axes alike"):
         adapted(plans((20, 96, 96), (1.0, 0.3, 0.3), ((1, 1, 1), (1, 2, 2), (2, 2, 2))), triplane)
+
+
+def test_presets_take_their_strides_as_published_whatever_patch_and_spacing() -> None:
+    paper = NeurINOSettings(**PAPER, stem_stride=4)
+    for made in (plans(), plans((20, 96, 96), (1.0, 0.3, 0.3), ((1, 1, 1), (1, 2, 2), (2, 2, 2)))):
+        configuration = adapted(made, paper)
+        # A patch of 32 voxels ends at one voxel behind the 4x stem; before, the last halving was left out.
+        assert strides_of(configuration) == [[1, 1, 1], *[[2, 2, 2]] * 5]
+        assert configuration["architecture"]["arch_kwargs"]["kernel_depth"] == [3, 3, 3, 3]
+        assert configuration["patch_size"] == [32, 32, 32]
+    architecture = configuration["architecture"]
+    with torch.device("meta"):
+        network = get_network_from_plans(
+            architecture["network_class_name"], architecture["arch_kwargs"], [], 1, 2, allow_init=False
+        )
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(39.22e6, abs=5e3)

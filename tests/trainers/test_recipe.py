@@ -98,7 +98,7 @@ def test_the_rate_changes_with_every_step_or_with_every_epoch(make: Make) -> Non
 
 def test_a_frozen_encoder_waits_and_then_learns(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     # As with pretrained weights, which this smallest network has none of.
-    monkeypatch.setattr("nnunet_neurino.trainers.neurino.find_source", lambda settings: Source(None))
+    monkeypatch.setattr("nnunet_neurino.trainers.trainer.find_source", lambda family, settings: Source(None))
     trainer = make("nnUNetTrainerNeurINO", frozen_epochs=2)
     before = weights(trainer, "encoder")
     decoder = weights(trainer, "decoder")
@@ -117,7 +117,7 @@ def test_a_frozen_encoder_waits_and_then_learns(make: Make, monkeypatch: pytest.
 def test_a_frozen_vit_still_learns_where_its_tubes_bend(
     make: Make, monkeypatch: pytest.MonkeyPatch, frozen_epochs: int
 ) -> None:
-    monkeypatch.setattr("nnunet_neurino.trainers.neurino.find_source", lambda settings: Source(None))
+    monkeypatch.setattr("nnunet_neurino.trainers.trainer.find_source", lambda family, settings: Source(None))
     trainer = make("nnUNetTrainerDINeuro", frozen_epochs=frozen_epochs, tube_length=16, tube_controls=5)
     before, gate = weights(trainer, "encoder.blocks"), weights(trainer, "encoder.tubes.gate")
     kernels = weights(trainer, "encoder.tubes.views.0.weight")
@@ -175,6 +175,28 @@ def test_a_resumed_run_has_the_rate_it_would_have_had_or_the_one_given_anew(make
         assert {round(group["peak_lr"], 9) for group in instance.optimizer.param_groups} == {peak}
         assert instance.settings.lr == peak
     assert {group["weight_decay"] for group in other.optimizer.param_groups} == {0.0, 0.5}
+
+
+def test_a_checkpoint_of_an_earlier_version_is_resumed_with_what_is_still_a_setting(make: Make, tmp_path: Path) -> None:
+    trainer = make("nnUNetTrainerMedNeXt", size="S", lr=0.003)
+    path = tmp_path / "checkpoint.pth"
+    trainer.save_checkpoint(str(path))
+    checkpoint = torch.load(path, weights_only=False)
+    # As written before every network had settings of its own.
+    older = {"network": "mednext", "stem_stride": 2, "pretrained": False, "inflation": "center_sym", "rgb": "sum",
+             "frozen_epochs": 0, "layer_decay": 1.0}  # fmt: skip
+    checkpoint["init_args"]["neurino"]["settings"] |= older
+    checkpoint["init_args"]["plans"]["neurino_settings"] |= {"network": "mednext"}
+    torch.save(checkpoint, path)
+    resumed = make("nnUNetTrainerMedNeXt", size="S", initialise=False)
+    resumed.plans_manager.plans["neurino_settings"] = {}
+    resumed.load_checkpoint(str(path))
+    assert (resumed.settings.size, resumed.settings.lr, resumed.settings.epochs) == ("S", 0.003, 10)
+    assert torch.equal(weights(resumed), weights(trainer))
+    resumed.save_checkpoint(str(path))
+    make("nnUNetTrainerMedNeXt", size="S", initialise=False).load_checkpoint(str(path))
+    with pytest.raises(NeurinoError, match="unknown setting 'network'"):
+        make("nnUNetTrainerMedNeXt", size="S", initialise=False, network="mednext")
 
 
 def test_settings_given_anew_count_or_are_refused(make: Make, tmp_path: Path) -> None:
@@ -285,11 +307,11 @@ def test_a_full_disk_is_said_in_one_line_and_keeps_the_last_checkpoint(
 
 def test_loss_terms_are_logged_as_the_mean_over_the_epoch(make: Make) -> None:
     trainer = make(tasl="localised", tasl_warmup_epochs=0.0)
-    assert trainer.loss_term_names
+    assert trainer.loss.term_names
     start_epoch(trainer)
     outputs = [trainer.train_step(batch(seed)) for seed in range(3)]
     trainer.on_train_epoch_end(outputs)
-    for name in trainer.loss_term_names:
+    for name in trainer.loss.term_names:
         key = f"loss_term/{name}"
         assert trainer.logger.get_value(key, 0) == pytest.approx(np.mean([output[key] for output in outputs]))
     assert trainer.logger.get_value("train_losses", 0) == pytest.approx(np.mean([o["loss"] for o in outputs]))

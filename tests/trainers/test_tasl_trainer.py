@@ -14,7 +14,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_neurino.losses import TASL, WithTASL
 from nnunet_neurino.trainers import find
-from nnunet_neurino.trainers.tasl import TASLMixin, TASLOptions
+from nnunet_neurino.trainers.tasl import PlainTASLTrainer, TASLOptions, with_tasl
 
 LABELS = {
     "classes": {"background": 0, "neuron": 1},
@@ -25,7 +25,8 @@ LABELS = {
 }
 
 
-class _Mine(TASLMixin, nnUNetTrainer):
+@with_tasl
+class _Mine(nnUNetTrainer):
     tasl_options = TASLOptions(weight=0.3, warmup_epochs=2)
 
 
@@ -86,14 +87,15 @@ def test_nnunets_loss_plus_tasl_for_every_kind_of_labels(labels, deep_supervisio
     torch.testing.assert_close(whole, plain(outputs, targets) + 0.3 * term)
     whole.backward()
     assert torch.isfinite(finest[0].grad).all()
-    assert set(loss.term_values()) == set(trainer.loss_term_names)
+    assert set(loss.term_values()) == set(loss.term_names)
     trainer.current_epoch, trainer.num_epochs, trainer.loss = 1, 100, loss
     trainer.loss.set_epoch(trainer.current_epoch, trainer.num_epochs)
     assert trainer.loss.ramp == 0.5
 
 
 def test_published_at_every_scale(monkeypatch, tmp_path):
-    class Published(TASLMixin, nnUNetTrainer):
+    @with_tasl
+    class Published(nnUNetTrainer):
         tasl_options = TASLOptions("published", 0.1, (1.0, 0.5, 0.2), warmup_epochs=0, per_scale=True)
 
     trainer = _trainer(Published, LABELS["classes"], monkeypatch, tmp_path)
@@ -107,16 +109,16 @@ def test_published_at_every_scale(monkeypatch, tmp_path):
 
 
 def test_without_a_mode_the_loss_is_nnunets(monkeypatch, tmp_path):
-    class Without(TASLMixin, nnUNetTrainer):
+    @with_tasl
+    class Without(nnUNetTrainer):
         tasl_options = TASLOptions(None)
 
     trainer = _trainer(Without, LABELS["classes"], monkeypatch, tmp_path)
     assert type(trainer._build_loss()) is DeepSupervisionWrapper
-    assert trainer.loss_term_names == ()
 
 
 def test_nnunets_own_trainer_with_tasl_is_found_by_name():
     trainer = find("nnUNetTrainerTASL")
     assert trainer is not None
-    assert issubclass(trainer, TASLMixin)
+    assert issubclass(trainer, PlainTASLTrainer)
     assert issubclass(trainer, nnUNetTrainer)

@@ -17,11 +17,11 @@ from token_cases import IDENTITY, RECIPE, Usage, cache, change_weights, encoded,
 from window_cases import PATCH, SHAPES, WINDOW, network, write_case
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.trainers import token_cache
-from nnunet_neurino.trainers.token_cache import weights_hash
-from nnunet_neurino.trainers.token_file import as_half
-from nnunet_neurino.trainers.volume_copies import CopyRecipe, VolumeCopy, padded_shape
-from nnunet_neurino.trainers.window_loader import CachedWindows
+from nnunet_neurino.trainers.windows import token_cache
+from nnunet_neurino.trainers.windows.copies import CopyRecipe, VolumeCopy, padded_shape
+from nnunet_neurino.trainers.windows.loader import CachedWindows
+from nnunet_neurino.trainers.windows.token_cache import weights_hash
+from nnunet_neurino.trainers.windows.token_file import as_half
 
 
 def test_the_tokens_are_those_that_the_network_computes(tmp_path) -> None:

@@ -20,8 +20,8 @@ from token_cases import Usage, cache, change_weights, encoded, prepared, states
 from window_cases import SHAPES, network, write_case
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.trainers import token_cache
-from nnunet_neurino.trainers.window_settings import WindowSettings
+from nnunet_neurino.trainers.families.dinowindow import WindowSettings
+from nnunet_neurino.trainers.windows import token_cache
 
 
 def test_an_interruption_keeps_what_is_finished(tmp_path, monkeypatch) -> None:

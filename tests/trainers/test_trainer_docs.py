@@ -1,4 +1,4 @@
-"""docs/trainers.md says what the code does."""
+"""The pages of the trainers say what the code does: names, words, settings of every family."""
 
 from __future__ import annotations
 
@@ -6,27 +6,66 @@ import dataclasses
 import re
 from pathlib import Path
 
-from nnunet_neurino.trainers.settings import TrainerSettings
-from nnunet_neurino.trainers.variants import GROUPS, documented_names
+import pytest
 
-PAGE = (Path(__file__).parents[2] / "docs" / "trainers.md").read_text(encoding="utf-8")
+from nnunet_neurino.trainers.families import Family, Recipe, families
+from nnunet_neurino.trainers.names import documented_names
+
+DOCS = Path(__file__).parents[2] / "docs"
+FAMILIES = families()
+SECTIONS = {
+    "nnUNetTrainerNeurINO": ("trainers.md", "### NeurINO"),
+    "nnUNetTrainerMedNeXtTASL": ("trainers.md", "### MedNeXt"),
+    "nnUNetTrainerDINeuro": ("dineuro.md", "## Settings"),
+    "nnUNetTrainerDINOWindow": ("windows.md", "## Settings"),
+}
+"""Where the settings of a family are listed."""
 
 
-def test_names_and_meanings() -> None:
-    rows = dict(re.findall(r"^\| `(nnUNetTrainer\w+)` \| (.+) \|$", PAGE, re.M))
-    assert rows == {name: meaning.rstrip(".") for name, meaning in documented_names().items()}
+def page(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
 
 
-def test_words_that_can_be_combined() -> None:
-    rows = re.findall(r"^\d+\. (.+)$", PAGE, re.M)
-    assert [re.findall(r"`(\w+)`", row) for row in rows] == [list(group) for group in GROUPS]
+def settings_below(heading: str, text: str) -> list[tuple[str, str, str]]:
+    """Name, default and meaning of the first table of settings below a heading."""
+    table = text.split(f"\n{heading}\n")[1].split("\n| setting ")[1].split("\n\n")[0]
+    return re.findall(r"^\| `([a-z_]+)` \| `(.+?)` \| (.+) \|$", table, re.M)
 
 
-def test_settings_and_defaults() -> None:
-    rows = re.findall(r"^\| `([a-z_]+)` \| `(.+?)` \| (.+) \|$", PAGE, re.M)
-    assert [(name, default) for name, default, _ in rows] == [
-        (field.name, str(field.default)) for field in dataclasses.fields(TrainerSettings)
-    ]
-    documentation = " ".join(TrainerSettings.__doc__.replace("``", "`").split())
+def documentation(kind: type[Recipe]) -> str:
+    text = "\n".join(parent.__doc__ or "" for parent in kind.__mro__ if issubclass(parent, Recipe))
+    return " ".join(text.replace("``", "`").split())
+
+
+def test_every_name_and_meaning_is_on_a_page() -> None:
+    pages = "".join(page(path.name) for path in DOCS.glob("*.md"))
+    rows = re.findall(r"^\| `(nnUNetTrainer\w+)` \| (.+) \|$", pages, re.M)
+    assert dict(rows) == {name: meaning.rstrip(".") for name, meaning in documented_names().items()}
+    assert len(rows) == len(dict(rows))
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES.values() if f.words], ids=lambda family: family.title)
+def test_words_that_can_be_combined(family: Family) -> None:
+    rows = re.findall(r"^\d+\. (.+)$", page(SECTIONS[family.base][0]), re.M)
+    assert [re.findall(r"`(\w+)`", row) for row in rows] == [list(group) for group in family.words]
+
+
+def test_settings_of_all_trainers() -> None:
+    rows = settings_below("## Settings", page("trainers.md"))
+    assert [row[:2] for row in rows] == [(field.name, str(field.default)) for field in dataclasses.fields(Recipe)]
     for name, _, meaning in rows:
-        assert f"{name}: {meaning}" in documentation, f"the page says something else of {name}"
+        assert f"{name}: {meaning}" in documentation(Recipe), f"the page says something else of {name}"
+
+
+@pytest.mark.parametrize("base", SECTIONS)
+def test_what_a_family_has_beside_them_or_with_another_default(base: str) -> None:
+    settings, shared = FAMILIES[base].settings, Recipe().as_json()
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    own = [
+        (name, str(value)) for name, value in values.items() if name not in shared or getattr(Recipe(), name) != value
+    ]
+    name, heading = SECTIONS[base]
+    rows = settings_below(heading, page(name))
+    assert [row[:2] for row in rows] == own
+    for setting, _, meaning in rows:
+        assert f"{setting}: {meaning}" in documentation(type(settings)), f"the page says something else of {setting}"

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from nnunet_neurino import trainers
-from nnunet_neurino.trainers.settings import TrainerSettings
+from nnunet_neurino.trainers.families.neurino import NeurINOSettings
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_name_says_what_differs_from_the_defaults(name: str, changes: dict) ->
     trainer = trainers.find(name)
     assert trainer is not None
     assert trainer.__name__ == name
-    assert trainer.defaults == replace(TrainerSettings(), **changes)
+    assert trainer.defaults == replace(NeurINOSettings(), **changes)
 
 
 @pytest.mark.parametrize(
@@ -125,12 +125,13 @@ def test_nnunet_gets_the_five_arguments_it_looks_up_by_name(name: str) -> None:
 def test_trainers_of_other_networks_have_names_of_the_same_kind() -> None:
     from nnunet_neurino.trainers import tasl
 
-    assert trainers.find("nnUNetTrainerTASL") is tasl.nnUNetTrainerTASL
+    assert issubclass(trainers.find("nnUNetTrainerTASL"), tasl.PlainTASLTrainer)
     short = trainers.find("nnUNetTrainerTASL_5epochs")
-    assert issubclass(short, tasl.nnUNetTrainerTASL)
+    assert issubclass(short, tasl.PlainTASLTrainer)
     assert pickle.loads(pickle.dumps(short)) is short
-    mednext = trainers.find("nnUNetTrainerMedNeXtTASL_20epochs").defaults
-    assert (mednext.network, mednext.size, mednext.tasl, mednext.epochs) == ("mednext", "L", "localised", 20)
+    mednext = trainers.find("nnUNetTrainerMedNeXtTASL_20epochs")
+    assert mednext.family.network.endswith(".MedNeXt")
+    assert (mednext.defaults.size, mednext.defaults.tasl, mednext.defaults.epochs) == ("L", "localised", 20)
     assert trainers.find("nnUNetTrainerMedNeXt").defaults.tasl is None
 
 
@@ -146,7 +147,7 @@ def test_importing_the_package_and_the_plugin_loads_nothing_heavy() -> None:
 
 
 def test_every_documented_name_is_found() -> None:
-    from nnunet_neurino.trainers.variants import documented_names
+    from nnunet_neurino.trainers.names import documented_names
 
     names = documented_names()
     assert {"nnUNetTrainerNeurINO", "nnUNetTrainerNeurINO_S", "nnUNetTrainerNeurINO_paper"} <= set(names)

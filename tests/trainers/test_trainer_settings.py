@@ -8,19 +8,25 @@ import json
 import pytest
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.trainers.settings import ARCHITECTURE, TrainerSettings
+from nnunet_neurino.trainers.families import Recipe, families
+from nnunet_neurino.trainers.families.neurino import NeurINOSettings
+
+SETTINGS = {type(family.settings) for family in families().values() if hasattr(family, "settings")}
 
 
 def test_settings_survive_json() -> None:
-    settings = TrainerSettings(patch_size=(8, 96, 96), tasl=None, size="small", lr=3e-4)
-    assert TrainerSettings().replaced(json.loads(json.dumps(settings.as_json()))) == settings
+    settings = NeurINOSettings(patch_size=(8, 96, 96), tasl=None, size="small", lr=3e-4)
+    assert NeurINOSettings().replaced(json.loads(json.dumps(settings.as_json()))) == settings
 
 
-def test_every_field_is_documented() -> None:
-    documentation = TrainerSettings.__doc__
-    for field in dataclasses.fields(TrainerSettings):
-        assert f" {field.name}: " in documentation, field.name
-    assert set(ARCHITECTURE) <= {field.name for field in dataclasses.fields(TrainerSettings)}
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_every_field_is_documented(kind: type[Recipe]) -> None:
+    documentation = "".join(parent.__doc__ for parent in kind.__mro__ if issubclass(parent, Recipe))
+    names = {field.name for field in dataclasses.fields(kind)}
+    for name in names:
+        assert f" {name}: " in documentation, name
+    assert set(kind.fixed) <= names
+    assert set(kind.choices) <= names
 
 
 @pytest.mark.parametrize(
@@ -48,9 +54,9 @@ def test_every_field_is_documented() -> None:
 )
 def test_a_wrong_setting_is_refused_in_one_line(changes: dict, message: str) -> None:
     with pytest.raises(NeurinoError, match=message) as caught:
-        TrainerSettings().replaced(changes)
+        NeurINOSettings().replaced(changes)
     assert "\n" not in str(caught.value)
 
 
 def test_whole_numbers_do_for_fractions() -> None:
-    assert TrainerSettings().replaced({"memory": 24}).memory == 24.0
+    assert NeurINOSettings().replaced({"memory": 24}).memory == 24.0

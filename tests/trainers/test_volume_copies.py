@@ -11,7 +11,7 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.slice_encoder import brightness
-from nnunet_neurino.trainers.volume_copies import CopyRecipe, Pose, VolumeCopy, change_intensity, padded_shape
+from nnunet_neurino.trainers.windows.copies import CopyRecipe, Pose, VolumeCopy, change_intensity, padded_shape
 
 WINDOW, PATCH = (4, 16, 16), (8, 32, 32)
 SHAPES = [(9, 20, 33), (3, 15, 40), (8, 32, 32), (1, 1, 1), (5, 70, 16)]

@@ -16,9 +16,9 @@ from window_cases import PATCH, SHAPES, WINDOW, dataset, label_manager, network
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.losses import PortionedDiceCE
 from nnunet_neurino.networks.two_pass import Windows, two_pass
-from nnunet_neurino.trainers.token_cache import TokenCache
-from nnunet_neurino.trainers.volume_copies import PLAIN, CopyRecipe
-from nnunet_neurino.trainers.window_loader import ComputedWindows, WindowLoader
+from nnunet_neurino.trainers.windows.copies import PLAIN, CopyRecipe
+from nnunet_neurino.trainers.windows.loader import ComputedWindows, WindowLoader
+from nnunet_neurino.trainers.windows.token_cache import TokenCache
 
 RECIPE = CopyRecipe(copies=4)
 LARGE = {"a": (9, 20, 33), "b": (3, 15, 40), "c": (17, 60, 70)}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import pydoc
-import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,14 @@ from safetensors.torch import save_file
 from nnunet_neurino import trainers
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks import DINOWindow
-from nnunet_neurino.trainers.families import settings_for
+from nnunet_neurino.trainers.families.dinowindow import DEMO, PAPER, WindowSettings
+from nnunet_neurino.trainers.families.dinowindow import DINOWindow as Family
 from nnunet_neurino.trainers.optimisation import parameter_groups
 from nnunet_neurino.trainers.plan_adaptation import adapt_plans
 from nnunet_neurino.trainers.pretraining import VARIABLE, find_source, load_into
-from nnunet_neurino.trainers.settings import TrainerSettings
-from nnunet_neurino.trainers.variants import documented_names
-from nnunet_neurino.trainers.window_settings import BASE, DEMO, GROUPS, PAPER, WindowSettings
 
-PAGE = (Path(__file__).parents[2] / "docs" / "windows.md").read_text(encoding="utf-8")
+FAMILY = Family()
+BASE = FAMILY.base
 
 
 @pytest.mark.parametrize(
@@ -46,7 +44,6 @@ def test_a_name_says_what_differs_from_the_defaults(name: str, changes: dict) ->
     assert trainer.__name__ == BASE + name
     assert trainer.defaults == replace(WindowSettings(), **changes)
     assert trainers.find(BASE + name) is trainer
-    assert isinstance(settings_for(BASE + name), WindowSettings)
 
 
 @pytest.mark.parametrize("name", ["DINOWindow_", "DINOWindow_S", "DINOWindow_single_B", "DINOWindow2"])
@@ -54,21 +51,10 @@ def test_other_names_are_unknown(name: str) -> None:
     assert trainers.find(f"nnUNetTrainer{name}") is None
 
 
-def test_the_page_lists_names_words_and_settings() -> None:
-    rows = dict(re.findall(r"^\| `(nnUNetTrainer\w+)` \| (.+) \|$", PAGE, re.M))
-    assert rows == {name: meaning.rstrip(".") for name, meaning in documented_names(BASE).items()}
-    words = [re.findall(r"`(\w+)`", row) for row in re.findall(r"^\d+\. (.+)$", PAGE, re.M)]
-    assert words == [list(group) for group in GROUPS]
-    known = {field.name: field.default for field in fields(TrainerSettings)}
-    different = [(f.name, str(f.default)) for f in fields(WindowSettings) if known.get(f.name, ...) != f.default]
-    rows = re.findall(r"^\| `([a-z_]+)` \| `(.+?)` \| .+ \|$", PAGE, re.M)
-    assert sorted(rows) == sorted(different)
-
-
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"frozen_epochs": 0}, "never trained"),
+        ({"frozen_epochs": 0}, "unknown setting 'frozen_epochs'"),
         ({"magnify": 3}, "choose one of 1, 2, 4"),
         ({"tokens": "some"}, "choose one of cached, computed, augmented"),
         ({"copies": 0}, "must be 1 or more"),
@@ -76,7 +62,7 @@ def test_the_page_lists_names_words_and_settings() -> None:
         ({"window": [0, 8, 8]}, "from 1 on"),
         ({"window": [8, 8]}, "three numbers"),
         ({"loss_over": "window", "tasl": "localised"}, "exclude each other"),
-        ({"size": "tiny"}, "for dino_window"),
+        ({"size": "tiny"}, "choose one of small_v3, base_v3"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict, line: str) -> None:
@@ -87,9 +73,9 @@ def test_settings_that_make_no_sense_are_refused(changes: dict, line: str) -> No
 def adapted(volume: tuple[float, ...], settings: WindowSettings, spacing=(1.0, 1.0, 1.0)) -> dict:
     contents = plans((64, 64, 64), spacing)
     contents["configurations"]["3d_fullres"]["median_image_size_in_voxels"] = list(volume)
-    adapt_plans(contents, "3d_fullres", DATASET_JSON, settings)
+    adapt_plans(contents, "3d_fullres", DATASET_JSON, FAMILY, settings)
     again = json.loads(json.dumps(contents))
-    adapt_plans(again, "3d_fullres", DATASET_JSON, settings)
+    adapt_plans(again, "3d_fullres", DATASET_JSON, FAMILY, settings)
     assert again == json.loads(json.dumps(contents)), "planning twice gives the same plans"
     return contents["configurations"]["3d_fullres"]
 
@@ -127,6 +113,12 @@ def test_an_arm_for_each_window() -> None:
     assert configuration["architecture"]["arch_kwargs"]["arms"] == [2, 2, 1]
 
 
+def test_the_paper_has_an_arm_for_each_window() -> None:
+    settings = trainers.find(f"{BASE}_paper").defaults
+    arms = adapted((64.0, 256.0, 128.0), settings)["architecture"]["arch_kwargs"]["arms"]
+    assert arms == [1, 2, 1]
+
+
 @pytest.mark.parametrize("single", [False, True])
 def test_less_memory_makes_a_smaller_part_of_the_volume(single: bool) -> None:
     sizes = []
@@ -154,17 +146,17 @@ def test_weights_are_needed_and_copied_as_they_are(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.delenv(VARIABLE, raising=False)
     with pytest.raises(NeurinoError, match="freezes its encoder, which needs 2D weights, and there are none") as error:
-        find_source(WindowSettings())
+        find_source(FAMILY, WindowSettings())
     assert "vit_small_patch16_dinov3" in str(error.value)
-    assert "random weights" in find_source(replace(WindowSettings(), **DEMO)).notice
+    assert "random weights" in find_source(FAMILY, replace(WindowSettings(), **DEMO)).notice
 
     model = timm.create_model("vit_small_patch16_dinov3", pretrained=False, num_classes=0)
     save_file(model.state_dict(), tmp_path / "small_v3.safetensors")
     monkeypatch.setenv(VARIABLE, str(tmp_path / "small_v3.safetensors"))
-    source = find_source(WindowSettings())
+    source = find_source(FAMILY, WindowSettings())
     network = DINOWindow(1, 2, "small_v3", (4, 16, 16))
-    record = load_into(network, str(source.location), WindowSettings())
+    record = load_into(network, str(source.location), FAMILY, WindowSettings())
     assert record["size"] == "small_v3"
     assert torch.equal(network.encoder.patch_embed.proj.weight, model.patch_embed.proj.weight)
     with pytest.raises(NeurinoError, match="which the network is not"):
-        load_into(DINOWindow(1, 2, "base_v3", (4, 16, 16)), str(source.location), WindowSettings())
+        load_into(DINOWindow(1, 2, "base_v3", (4, 16, 16)), str(source.location), FAMILY, WindowSettings())

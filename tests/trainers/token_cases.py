@@ -9,8 +9,8 @@ import torch
 import window_cases
 from window_cases import PATCH, SHAPES, dataset, network
 
-from nnunet_neurino.trainers.token_cache import TokenCache
-from nnunet_neurino.trainers.volume_copies import CopyRecipe
+from nnunet_neurino.trainers.windows.copies import CopyRecipe
+from nnunet_neurino.trainers.windows.token_cache import TokenCache
 
 Usage = namedtuple("Usage", "total used free")
 """What ``shutil.disk_usage`` gives."""

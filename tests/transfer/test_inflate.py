@@ -12,7 +12,7 @@ from twin import SMALL, flat, flat_stages, flat_tiny, inflated
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks import SIZES, ConvNeXtSize, EncoderGeometry, NeurINO
 from nnunet_neurino.transfer import RULES, default_kernel_depth, inflate, inflate_kernel
-from nnunet_neurino.transfer.names import expected_shapes
+from nnunet_neurino.transfer.flat import CONVNEXT
 
 ISOTROPIC = EncoderGeometry()
 # z waits: not pooled by the stem and the first step, as nnU-Net plans for slices three times as far apart as pixels
@@ -213,7 +213,7 @@ def test_a_whole_network_takes_inflated_weights_in_any_plan() -> None:
 def test_every_rule_fits_the_network_of_the_same_arguments(rule: str, strides: list[list[int]] | None) -> None:
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in NeurINO(strides=strides).encoder.state_dict().items()}
-    state = {name: torch.zeros(shape) for name, shape in expected_shapes(SIZES["tiny"]).items()}
+    state = {name: torch.zeros(tensor.shape) for name, tensor in CONVNEXT.expected(SIZES["tiny"]).items()}
     inflated_state = inflate(state, rule, strides=strides)
     assert {name: tensor.shape for name, tensor in inflated_state.items()} == expected
 

@@ -51,8 +51,21 @@ def depthwise_conv3d(
         raise ValueError(f"implementation {implementation!r}: expected one of {', '.join(_IMPLEMENTATIONS)}")
     pads, steps = _triple(padding), _triple(stride)
     if implementation == "fast" or (implementation == "auto" and runs_fast(x, weight, pads, steps)):
-        return _Convolution.apply(x, weight, bias, pads)
+        return _Convolution.apply(*cast_as_autocast(x, weight, bias), pads)
     return F.conv3d(x, weight, bias, stride=steps, padding=pads, groups=weight.shape[0])
+
+
+def cast_as_autocast(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The arguments of a convolution in the type that autocast, where it is on, gives them.
+
+    It would do so inside the autograd functions, unseen by their backward pass: half-precision gradients would meet
+    float32 weights there.
+    """
+    device = x.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return x, *others
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (x, *others))
 
 
 def runs_fast(x: Tensor, weight: Tensor, padding: Triple, stride: Triple = (1, 1, 1)) -> bool:
@@ -176,4 +189,4 @@ def _triple(value: int | Sequence[int] | str) -> Triple:
     return z, y, x
 
 
-__all__ = ["DepthwiseConv3d", "depthwise_conv3d", "runs_fast"]
+__all__ = ["DepthwiseConv3d", "cast_as_autocast", "depthwise_conv3d", "runs_fast"]

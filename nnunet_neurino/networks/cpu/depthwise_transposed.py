@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunet_neurino.networks.cpu.depthwise import runs_fast
+from nnunet_neurino.networks.cpu.depthwise import cast_as_autocast, runs_fast
 from nnunet_neurino.networks.cpu.depthwise_weight import Triple, weight_gradient
 
 
@@ -40,7 +40,7 @@ def depthwise_conv_transpose3d(
         (N, C, Z', Y', X') with Z' = (Z - 1) stride - 2 padding + kz, and so on; in the memory format of ``x``.
     """
     if implementation == "fast" or (implementation == "auto" and runs_fast(x, weight, padding)):
-        return _Transposed.apply(x, weight, bias, stride, padding)
+        return _Transposed.apply(*cast_as_autocast(x, weight, bias), stride, padding)
     return F.conv_transpose3d(x, weight, bias, stride=stride, padding=padding, groups=weight.shape[0])
 
 

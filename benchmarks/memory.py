@@ -1,0 +1,137 @@
+"""Which patch and batch the trainers plan for GPUs of several sizes, and the memory a training step on them takes.
+
+Every trainer adapts two of nnU-Net's plans, one of 128^3 cubic voxels and one of thick slices. The memory is counted in
+a trial on the meta device (``nnunet_neurino.trainers.memory``), so no GPU is needed; it is that of a step that is not
+compiled. With --before, plans that --write saved (with another version of the package) stand beside today's, and both
+are counted by today's program.
+
+Examples:
+  python benchmarks/memory.py
+  python benchmarks/memory.py --write before.json
+  python benchmarks/memory.py --before before.json --trainers nnUNetTrainerNeurINO nnUNetTrainerDINeuro
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+FOLDER = tempfile.TemporaryDirectory()  # nnU-Net's trainers open a log file; it reads where when it is imported
+os.environ.update(dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), FOLDER.name))
+
+import torch
+
+from nnunet_neurino import trainers
+from nnunet_neurino.trainers.memory import training_memory
+
+TRAINERS = {
+    "nnUNetTrainerNeurINO": {},
+    "nnUNetTrainerNeurINO checkpointing": {"checkpointing": True},
+    "nnUNetTrainerNeurINO_frozen": {},
+    "nnUNetTrainerNeurINO_B": {},
+    "nnUNetTrainerMedNeXt": {},
+    "nnUNetTrainerDINeuro": {},
+    "nnUNetTrainerDINOWindow": {},
+}
+"""Trainers, and settings beside their own."""
+HALVED = [[1, 1, 1], *[[2, 2, 2]] * 5]
+THICK = [[1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]]
+PLANS = {
+    "cubic": {"patch_size": [128, 128, 128], "spacing": [1.0, 1.0, 1.0], "strides": HALVED, "median": [256, 512, 512]},
+    "thick": {"patch_size": [48, 192, 192], "spacing": [1.0, 0.3, 0.3], "strides": THICK, "median": [96, 1024, 1024]},
+}
+DATASET = {"channel_names": {"0": "light"}, "labels": {"background": 0, "neuron": 1}, "numTraining": 5}
+
+
+def nnunet_plans(patch_size: list[int], spacing: list[float], strides: list[list[int]], median: list[int]) -> dict:
+    """Plans as nnU-Net writes them, as far as trainers read them; sizes in voxels (z, y, x)."""
+    fullres = {
+        "data_identifier": "nnUNetPlans_3d_fullres",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 2,
+        "patch_size": patch_size,
+        "median_image_size_in_voxels": median,
+        "spacing": spacing,
+        "normalization_schemes": ["ZScoreNormalization"],
+        "use_mask_for_norm": [False],
+        "batch_dice": False,
+        "architecture": {
+            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+            "arch_kwargs": {"n_stages": len(strides), "strides": strides},
+            "_kw_requires_import": [],
+        },
+    }
+    return {
+        "dataset_name": "Dataset001_Test",
+        "plans_name": "nnUNetPlans",
+        "label_manager": "LabelManager",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": {"3d_fullres": fullres},
+    }
+
+
+def planned(name: str, plan: str, memory: float) -> dict[str, Any]:
+    """What a trainer makes of a plan for so many GiB: network, its arguments, patch, batch, and how it trains."""
+    contents = json.loads(json.dumps(nnunet_plans(**PLANS[plan])))
+    contents["continue_training"] = False  # as nnUNetv2_train adds it
+    contents["neurino_settings"] = {"memory": memory, **TRAINERS.get(name, {})}
+    trainer_class: Any = trainers.find(name.split()[0])
+    with contextlib.redirect_stdout(io.StringIO()):
+        settings = trainer_class(contents, "3d_fullres", 0, {**DATASET, "file_ending": ".tif"}, torch.device("cpu")).settings
+    configuration = contents["configurations"]["3d_fullres"]
+    return {
+        "network": configuration["architecture"]["network_class_name"],
+        "arch_kwargs": configuration["architecture"]["arch_kwargs"],
+        "patch": configuration["patch_size"],
+        "batch": configuration["batch_size"],
+        "options": {
+            "full_precision": settings.full_precision,
+            "ema": bool(settings.ema),
+            "frozen": getattr(settings, "frozen_epochs", 0) == -1,
+            "tasl": settings.tasl is not None,
+        },
+    }
+
+
+def described(plan: dict[str, Any]) -> str:
+    """Patch, batch, and the memory that a step takes."""
+    needed = training_memory(
+        plan["network"], plan["arch_kwargs"], tuple(plan["patch"]), plan["batch"], 1, 2, **plan["options"]
+    )
+    patch = " x ".join(map(str, plan["patch"]))
+    return f"{plan['batch']} x ({patch}), {needed:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trainers", nargs="+", default=list(TRAINERS), help="names")
+    parser.add_argument("--memory", nargs="+", type=float, default=[8, 12, 24], help="GiB of the GPUs")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="save the plans and stop")
+    parser.add_argument("--before", type=Path, metavar="FILE", help="plans that --write saved, to stand beside today's")
+    options = parser.parse_args()
+    found = {
+        f"{name}, {plan}, {memory:g}": planned(name, plan, memory)
+        for name in options.trainers
+        for plan in PLANS
+        for memory in options.memory
+    }
+    if options.write:
+        options.write.write_text(json.dumps(found))
+        return
+    before = json.loads(options.before.read_text()) if options.before else None
+    print("| trainer | plan | GiB |" + (" before: batch x patch, GiB |" if before else "") + " batch x patch, GiB |")
+    print("|---|---|---:|---|" + ("---|" if before else ""))
+    for key, plan in found.items():
+        old = [described(before[key])] if before else []
+        print(f"| {' | '.join([*key.split(', '), *old, described(plan)])} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""Gaps: where a neurite plainly goes on behind one, and the bridge across it."""
+
+from nnunet_neurino.tracing.gaps.bridge import bridge_gaps
+from nnunet_neurino.tracing.gaps.evidence import Evidence
+
+__all__ = ["Evidence", "bridge_gaps"]

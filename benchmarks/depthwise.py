@@ -22,7 +22,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nnunet_neurino.networks.depthwise import depthwise_conv3d
+from nnunet_neurino.networks.cpu.depthwise import depthwise_conv3d
 
 FORMATS = {"channels-last": torch.channels_last_3d, "contiguous": torch.contiguous_format}
 WAYS = ("torch", "fast")

@@ -37,8 +37,8 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from nnunet_neurino.networks import MedNeXt, NeurINO, voxelwise
-from nnunet_neurino.networks.depthwise import DepthwiseConv3d
+from nnunet_neurino.networks import MedNeXt, NeurINO
+from nnunet_neurino.networks.cpu import DepthwiseConv3d, voxelwise
 
 NETWORKS = (
     "plainconvunet",

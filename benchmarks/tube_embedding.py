@@ -130,12 +130,12 @@ def tubes_table(args: argparse.Namespace, autocast: Callable[[], contextlib.Abst
         encoder = network.encoder
         image = torch.randn(1, 1, *shape, device=args.device)
         padded = encoder.magnified(image)
-        plain = encoder.embedding(padded).detach()
+        plain = encoder.patch_embed(padded).detach()
         kept = bytes_kept(lambda e=encoder, p=padded, t=plain: e.tubes(p, t), encoder.tubes)
 
         def embed(encoder=encoder, padded=padded) -> None:
             with autocast():
-                tokens = encoder.tubes(padded, encoder.embedding(padded))
+                tokens = encoder.tubes(padded, encoder.patch_embed(padded))
             tokens.float().square().mean().backward()
 
         part = seconds(embed, args.repeats, args.device)

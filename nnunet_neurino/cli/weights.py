@@ -13,14 +13,14 @@ To train with a source, give it to `neurino train --weights` or set NNUNET_NEURI
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnunet_neurino.errors import NeurinoError
 
 if TYPE_CHECKING:
     from nnunet_neurino.transfer import Weights2D
+    from nnunet_neurino.transfer.flat import FlatNetwork
 
 EXAMPLE = "  neurino weights list"
 
@@ -59,34 +59,30 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list() -> None:
-    from nnunet_neurino.networks.convnext import SIZES
-    from nnunet_neurino.networks.vit import VITS
-    from nnunet_neurino.transfer import hub
-    from nnunet_neurino.transfer.names import expected_shapes
-    from nnunet_neurino.transfer.vit import VIT_PAGES
-    from nnunet_neurino.transfer.vit_names import expected_vit_shapes
+    from nnunet_neurino.transfer import VIT_PAGES, hub
+    from nnunet_neurino.transfer.flat import CONVNEXT, VIT
 
     print(f"{'size':<6} {'parameters':>11}  {'widths':<20} {'blocks':<11} in cache  pages on the Hugging Face hub")
     for name in hub.DINOV3:
-        size = SIZES[name]
-        count = sum(math.prod(shape) for shape in expected_shapes(size).values())
+        size = CONVNEXT.sizes[name]
         pages = (hub.page_of(hub.DINOV3[name]), hub.DINOV3_META[name])
         here = "yes" if any(hub.cached(page) for page in pages) else "no"
         widths, depths = ("-".join(map(str, numbers)) for numbers in (size.widths, size.depths))
-        print(f"{name:<6} {count:>11,}  {widths:<20} {depths:<11} {here:<8}  {', '.join(pages)}")
-    for vit, model in VIT_PAGES.items():
-        size_2d, page = VITS[vit], hub.page_of(model)
-        count = sum(math.prod(shape) for shape in expected_vit_shapes(size_2d).values())
+        print(f"{name:<6} {_count(CONVNEXT, size):>11,}  {widths:<20} {depths:<11} {here:<8}  {', '.join(pages)}")
+    for name, model in VIT_PAGES.items():
+        size, page = VIT.sizes[name], hub.page_of(model)
         here = "yes" if hub.cached(page) else "no"
-        print(
-            f"{'ViT ' + vit:<12} {count:>11,}  {size_2d.width} wide, {size_2d.depth} blocks, --vit  {here:<8}  {page}"
-        )
+        described = f"{size.width} wide, {size.depth} blocks, --vit"
+        print(f"{'ViT ' + name:<12} {_count(VIT, size):>11,}  {described}  {here:<8}  {page}")
     print(f"\n{_LICENCE}")
 
 
+def _count(network: FlatNetwork, size: Any) -> int:
+    return sum(tensor.numel() for tensor in network.expected(size).values())
+
+
 def _load(source: str, vit: bool) -> Weights2D | None:
-    from nnunet_neurino.transfer import load_2d_weights
-    from nnunet_neurino.transfer.vit import load_vit_weights
+    from nnunet_neurino.transfer import load_2d_weights, load_vit_weights
 
     return load_vit_weights(source) if vit else load_2d_weights(source)
 
@@ -99,7 +95,7 @@ def _check(source: str, vit: bool) -> None:
     print(f"source:       {weights.source}")
     print(f"architecture: {weights.architecture}")
     print(f"names as in:  {weights.scheme}")
-    print(f"tensors:      {len(weights.state)}, every name and shape as expected, all numbers finite")
+    print(f"tensors:      {len(weights.state)}, every name and shape as expected, all values finite")
     print(f"sha256:       {weights.sha256}")
 
 
@@ -107,7 +103,7 @@ def _convert(source: str, output: Path, vit: bool) -> None:
     from safetensors.torch import save_file
 
     from nnunet_neurino.files import atomic_path
-    from nnunet_neurino.transfer.weights import as_mapping
+    from nnunet_neurino.transfer import as_mapping
 
     if output.suffix != ".safetensors":
         raise NeurinoError(f"{output}: the name of the file to write must end in .safetensors")

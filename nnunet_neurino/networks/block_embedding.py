@@ -45,7 +45,7 @@ class BlockEmbedding(nn.Module):
         channels: of the image.
         width: channels of a token.
         depth: slices of a block, odd.
-        rule: how the random 2D kernel it starts with is inflated; ``scratch`` for random numbers in every slice.
+        rule: how the random 2D kernel it starts with is inflated; ``scratch`` for random values in every slice.
     """
 
     def __init__(self, channels: int, width: int, depth: int = 5, rule: str = "center") -> None:
@@ -53,15 +53,15 @@ class BlockEmbedding(nn.Module):
         if depth < 1 or depth % 2 == 0:
             raise NeurinoError(f"block depth {depth}: expected an odd number of slices, of which the middle one counts")
         self.depth = depth
-        self.conv = nn.Conv3d(channels, width, (depth, PATCH, PATCH), (1, PATCH, PATCH))
-        nn.init.trunc_normal_(self.conv.weight, std=0.02)
+        self.proj = nn.Conv3d(channels, width, (depth, PATCH, PATCH), (1, PATCH, PATCH))
+        nn.init.trunc_normal_(self.proj.weight, std=0.02)
         if rule != "scratch":
             with torch.no_grad():
-                self.conv.weight.copy_(inflate_block_kernel(self.conv.weight[:, :, 0], depth, rule))
-        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+                self.proj.weight.copy_(inflate_block_kernel(self.proj.weight[:, :, 0], depth, rule))
+        nn.init.zeros_(self.proj.bias)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor) -> Tensor:
         beyond = self.depth // 2
         if beyond:
             image = F.pad(image, (0, 0, 0, 0, beyond, beyond), mode="replicate")
-        return self.conv(image).permute(0, 2, 3, 4, 1)
+        return self.proj(image).permute(0, 2, 3, 4, 1)

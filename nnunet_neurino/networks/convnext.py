@@ -1,23 +1,24 @@
 """ConvNeXt in three dimensions: the encoder whose 2D twin carries the DINOv3 weights.
 
-Every layer is that of the 2D network (Liu et al., A ConvNet for the 2020s, 2022) with one more kernel axis: the depth.
-With the weights that ``nnunet_neurino.transfer.inflate`` makes, it computes on a volume of identical slices what the 2D
+Every layer is that of the 2D network (Liu et al., A ConvNet for the 2020s, 2022) with one more kernel axis, the depth,
+and has the name that timm's ConvNeXt gives it. With the weights that ``nnunet_neurino.transfer.inflate`` makes, it computes on a volume of identical slices what the 2D
 network computes on one slice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.networks.cpu import DepthwiseConv3d, VoxelMLP, voxel_mlp
 from nnunet_neurino.networks.geometry import Triple, channels_last_memory
-from nnunet_neurino.networks.layers import ChannelNorm, depthwise_conv
+from nnunet_neurino.networks.layers import ChannelNorm, Mlp
+from nnunet_neurino.networks.old_names import read_old_names
 from nnunet_neurino.networks.recompute import run
-from nnunet_neurino.networks.voxelwise import VoxelMLP, voxel_mlp
 
 BLOCK_KERNEL = 7
 """Taps along the two in-plane axes of a block's depthwise kernel."""
@@ -94,71 +95,33 @@ class EncoderGeometry:
 
 
 class ConvNeXtBlock3d(nn.Module):
-    """x + gamma * project(gelu(expand(norm(depthwise(x))))), with four times the channels in between."""
+    """x + gamma * fc2(gelu(fc1(norm(conv_dw(x))))), with four times the channels in between."""
 
     def __init__(self, channels: int, kernel: Triple, layer_scale: float = 1e-6) -> None:
         super().__init__()
-        self.depthwise = depthwise_conv(channels, kernel)
+        self.conv_dw = DepthwiseConv3d(channels, kernel)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
-        self.expand = nn.Linear(channels, 4 * channels)
-        self.project = nn.Linear(4 * channels, channels)
+        self.mlp = Mlp(channels)
         self.gamma = nn.Parameter(torch.full((channels,), layer_scale))
 
     def forward(self, volume: Tensor) -> Tensor:
-        mlp = VoxelMLP(
-            self.expand.weight,
-            self.expand.bias,
-            # Scaling the small weight instead of the volume: the same result, one volume less to compute and to keep.
-            self.gamma[:, None] * self.project.weight,
-            self.gamma * self.project.bias,
-            self.norm.weight,
-            self.norm.bias,
-        )
-        return voxel_mlp(self.depthwise(volume), mlp, volume, self.norm.eps)
+        fc1, fc2 = self.mlp.fc1, self.mlp.fc2
+        # Scaling the small weight instead of the volume: the same result, one volume less to compute and to keep.
+        scaled = self.gamma[:, None] * fc2.weight, self.gamma * fc2.bias
+        mlp = VoxelMLP(fc1.weight, fc1.bias, *scaled, self.norm.weight, self.norm.bias)
+        return voxel_mlp(self.conv_dw(volume), mlp, volume, self.norm.eps)
 
 
-class _Stem(nn.Module):
-    """Patches of the image -> normalised channels."""
-
-    def __init__(self, in_channels: int, channels: int, geometry: EncoderGeometry) -> None:
-        super().__init__()
-        self.conv = nn.Conv3d(
-            in_channels,
-            channels,
-            geometry.down_kernel(0),
-            stride=geometry.strides[0],
-            padding=geometry.down_padding(0),
-        )
-        self.norm = ChannelNorm(channels)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.norm(self.conv(image))
-
-
-class _Downsample(nn.Module):
-    """Channel norm, then a dense convolution that halves the axes that the geometry says."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: Triple, stride: Triple) -> None:
-        super().__init__()
-        self.norm = ChannelNorm(in_channels)
-        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride=stride)
-
-    def forward(self, volume: Tensor) -> Tensor:
-        return channels_last_memory(self.conv(self.norm(volume)))
-
-
-class _Stage(nn.Module):
+class Stage(nn.Module):
     """Downsampling (none after the stem) and the blocks of one resolution."""
 
-    def __init__(self, downsample: nn.Module | None, blocks: list[ConvNeXtBlock3d]) -> None:
+    def __init__(self, downsample: nn.Module, blocks: list[ConvNeXtBlock3d]) -> None:
         super().__init__()
-        if downsample is not None:
-            self.downsample = downsample
+        self.downsample = downsample
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, volume: Tensor, checkpointing: bool) -> Tensor:
-        if hasattr(self, "downsample"):
-            volume = self.downsample(volume)
+        volume = channels_last_memory(self.downsample(volume))
         for block in self.blocks:
             volume = run(block, volume, checkpointing)
         return volume
@@ -172,7 +135,7 @@ class ConvNeXt3d(nn.Module):
         size: blocks and channels of the stages.
         geometry: strides and kernels.
         layer_scale: start value of the blocks' ``gamma`` when training from scratch.
-        checkpointing: keep only the blocks' inputs during training and compute the rest again on the way back.
+        checkpointing: keep only the blocks' inputs during training and compute the rest again in the backward pass.
     """
 
     def __init__(
@@ -184,24 +147,31 @@ class ConvNeXt3d(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.geometry = geometry or EncoderGeometry()
+        self.geometry = geometry = geometry or EncoderGeometry()
         self.checkpointing = checkpointing
-        self.stem = _Stem(in_channels, size.widths[0], self.geometry)
-        self.stages = nn.ModuleList(
-            _Stage(self._downsample(size.widths, stage), self._blocks(size, stage, layer_scale))
-            for stage in range(len(size.widths))
+        self.stem = nn.Sequential(
+            nn.Conv3d(
+                in_channels,
+                size.widths[0],
+                geometry.down_kernel(0),
+                stride=geometry.strides[0],
+                padding=geometry.down_padding(0),
+            ),
+            ChannelNorm(size.widths[0]),
         )
+        self.stages = nn.ModuleList()
+        for stage, (width, depth) in enumerate(zip(size.widths, size.depths, strict=True)):
+            downsample = self._downsample(size.widths[stage - 1], width, stage) if stage else nn.Identity()
+            kernel = geometry.block_kernel(stage)
+            self.stages.append(Stage(downsample, [ConvNeXtBlock3d(width, kernel, layer_scale) for _ in range(depth)]))
         self.apply(_start_values)
+        read_old_names(self)
 
-    def _downsample(self, widths: Sequence[int], stage: int) -> nn.Module | None:
-        if stage == 0:
-            return None
-        kernel, stride = self.geometry.down_kernel(stage), self.geometry.strides[stage]
-        return _Downsample(widths[stage - 1], widths[stage], kernel, stride)
-
-    def _blocks(self, size: ConvNeXtSize, stage: int, layer_scale: float) -> list[ConvNeXtBlock3d]:
-        kernel = self.geometry.block_kernel(stage)
-        return [ConvNeXtBlock3d(size.widths[stage], kernel, layer_scale) for _ in range(size.depths[stage])]
+    def _downsample(self, in_channels: int, out_channels: int, stage: int) -> nn.Sequential:
+        conv = nn.Conv3d(
+            in_channels, out_channels, self.geometry.down_kernel(stage), stride=self.geometry.strides[stage]
+        )
+        return nn.Sequential(ChannelNorm(in_channels), conv)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         features = []
@@ -210,6 +180,15 @@ class ConvNeXt3d(nn.Module):
             volume = stage(volume, self.checkpointing)
             features.append(volume)
         return features
+
+    def parameter_blocks(self) -> Iterator[list[nn.Parameter]]:
+        """The parameters of each layer, from the image on, for learning rates that fall towards the image."""
+        yield [*self.stem.parameters()]
+        for number, stage in enumerate(self.stages):
+            if number:
+                yield [*stage.downsample.parameters()]
+            for block in stage.blocks:
+                yield [*block.parameters()]
 
 
 def _start_values(module: nn.Module) -> None:

@@ -8,7 +8,7 @@ which: ``block_embedding``, ``tubes``, ``slice_decoders``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.block_embedding import BLOCK_RULES, BlockEmbedding
 from nnunet_neurino.networks.geometry import Levels, voxels
+from nnunet_neurino.networks.layers import number_of_channels
 from nnunet_neurino.networks.slice_decoders import PyramidDecoder, UPerNetDecoder, pyramid_levels, upernet_levels
 from nnunet_neurino.networks.tubes import LENGTH, TubeEmbedding
 from nnunet_neurino.networks.vit import PATCH, VisionTransformer, ViTSize, vit_by_name
@@ -23,19 +24,21 @@ from nnunet_neurino.networks.vit import PATCH, VisionTransformer, ViTSize, vit_b
 DECODERS = ("pyramid", "upernet")
 
 
-class BlockViT(nn.Module):
+class BlockViT(VisionTransformer):
     """The encoder: (N, C, Z, Y, X) -> tokens of some of the ViT's layers, early ones first, each (N, width, Z, y, x).
 
     Args:
         channels: of the image.
         size: of the ViT.
-        layers: which of its blocks' outcomes to give.
-        depth: slices of a block, odd; the middle one is what the tokens stand for.
+        layers: which of its blocks' outputs to give.
+        depth: slices of a block of slices, odd; the middle one is what the tokens stand for.
         transfer: how the embedding's random 2D kernel is inflated; see ``BlockEmbedding``.
         tubes: the tubes, or None for the block embedding alone.
         magnify: the image is enlarged in plane by this before anything else.
-        checkpointing: compute the ViT's blocks again on the way back.
+        checkpointing: compute the ViT's blocks again in the backward pass.
     """
+
+    patch_embed: BlockEmbedding
 
     def __init__(
         self,
@@ -48,19 +51,17 @@ class BlockViT(nn.Module):
         magnify: float = 1.0,
         checkpointing: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(size, layers, BlockEmbedding(channels, size.width, depth, transfer), checkpointing)
         self.magnify = magnify
-        self.embedding = BlockEmbedding(channels, size.width, depth, transfer)
         self.tubes = tubes
-        self.vit = VisionTransformer(size, layers, checkpointing)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         image = self.magnified(image)
-        tokens = self.embedding(image)
+        tokens = self.patch_embed(image)
         if self.tubes is not None:
             tokens = self.tubes(image, tokens)
         batch, slices = tokens.shape[:2]
-        found = self.vit(tokens.flatten(0, 1))
+        found = self.transformed(tokens.flatten(0, 1))
         return [layer.unflatten(0, (batch, slices)).permute(0, 4, 1, 2, 3) for layer in found]
 
     def magnified(self, image: Tensor) -> Tensor:
@@ -76,20 +77,10 @@ class BlockViT(nn.Module):
         """Tokens (z, y, x) of a patch of voxels."""
         return patch[0], *(-(-round(n * self.magnify) // PATCH) for n in patch[1:])  # type: ignore[return-value]
 
-    def parameter_blocks(self) -> Iterator[list[nn.Parameter]]:
-        """The parameters in the order of their layers, for learning rates that fall towards the image.
-
-        What is new rather than transferred (the tubes' offsets, their mixing and gate) is not among them.
-        """
-        vit = self.vit
-        stem = [*self.embedding.parameters()]
-        stem += [p for p in (vit.cls_token, vit.reg_token, vit.pos_embed) if p is not None]
-        if self.tubes is not None:
-            stem += self.tubes.kernels()
-        yield stem
-        for number, block in enumerate(vit.blocks):
-            last = [*vit.norm.parameters()] if number == len(vit.blocks) - 1 else []
-            yield [*block.parameters(), *last]
+    def embedding_parameters(self) -> list[nn.Parameter]:
+        """Without what is new rather than transferred: the tubes' offsets, their mixing and gate."""
+        kernels = [] if self.tubes is None else self.tubes.kernels()
+        return [*super().embedding_parameters(), *kernels]
 
 
 class DINeuro(nn.Module):
@@ -123,7 +114,7 @@ class DINeuro(nn.Module):
         tube_step: voxels between taps (of the enlarged image), one number or (z, y, x): 1 as published.
         tube_controls: points along a tube at which its steps are learned; ``tube_length`` for the literal form.
         tube_gate: what the tubes' tokens are multiplied by at the start; 0 starts at the transferred network.
-        checkpointing: compute activations again on the way back instead of keeping them.
+        checkpointing: compute activations again in the backward pass instead of keeping them.
         input_channels: nnU-Net's name for ``in_channels``.
 
     Examples:
@@ -134,9 +125,9 @@ class DINeuro(nn.Module):
     """
 
     key_to_encoder = "encoder"
-    key_to_stem = "encoder.embedding"
-    keys_to_in_proj = ("encoder.embedding.conv",)
-    key_to_lpe = "encoder.vit.pos_embed"
+    key_to_stem = "encoder.patch_embed"
+    keys_to_in_proj = ("encoder.patch_embed.proj",)
+    key_to_lpe = "encoder.pos_embed"
 
     def __init__(
         self,
@@ -162,9 +153,7 @@ class DINeuro(nn.Module):
         input_channels: int | None = None,
     ) -> None:
         super().__init__()
-        if in_channels is not None and input_channels is not None and in_channels != input_channels:
-            raise NeurinoError(f"in_channels={in_channels} and input_channels={input_channels} contradict each other")
-        channels = in_channels or input_channels or 1
+        channels = number_of_channels(in_channels, input_channels)
         if transfer not in (*BLOCK_RULES, "scratch"):
             raise NeurinoError(f"transfer '{transfer}' is not known: expected {', '.join(BLOCK_RULES)} or scratch")
         self.num_classes = num_classes

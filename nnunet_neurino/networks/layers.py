@@ -13,21 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.networks.depthwise import DepthwiseConv3d
-from nnunet_neurino.networks.geometry import Triple, to_channels_first, to_channels_last
+from nnunet_neurino.networks.cpu import channel_statistics, pointwise
+from nnunet_neurino.networks.geometry import to_channels_first, to_channels_last
 from nnunet_neurino.networks.recompute import is_second_run
-from nnunet_neurino.networks.voxelwise import channel_statistics, pointwise
 
 
-def depthwise_conv(channels: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Module:
-    """The house's depthwise convolution.
-
-    Args:
-        channels: of the volume.
-        kernel: taps (z, y, x), odd; zeros around the volume let stride 1 keep its size.
-        stride: voxels (z, y, x).
-    """
-    return DepthwiseConv3d(channels, kernel, stride)
+def number_of_channels(in_channels: int | None, input_channels: int | None) -> int:
+    """Channels of the image, from the two names that a network's argument has; 1 if neither is given."""
+    if in_channels is not None and input_channels is not None and in_channels != input_channels:
+        raise NeurinoError(f"in_channels={in_channels} and input_channels={input_channels} contradict each other")
+    return in_channels or input_channels or 1
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -115,6 +110,18 @@ class Pointwise(nn.Linear):
     def without_bias(self, volume: Tensor) -> Tensor:
         """The same without the bias."""
         return pointwise(volume, self.weight)
+
+
+class Mlp(nn.Module):
+    """fc2(gelu(fc1(x))) over the last axis, four times as wide in between."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, 4 * channels)
+        self.fc2 = nn.Linear(4 * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class GlobalResponseNorm(nn.Module):

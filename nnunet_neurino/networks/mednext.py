@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.decoder import DecoderPlan, MedNeXtDecoder
 from nnunet_neurino.networks.geometry import Levels, channels_last_memory, voxels
-from nnunet_neurino.networks.layers import Pointwise
+from nnunet_neurino.networks.layers import Pointwise, number_of_channels
 from nnunet_neurino.networks.mednext_blocks import MedNeXtDownBlock
 from nnunet_neurino.networks.recompute import run
 
@@ -76,6 +76,13 @@ class _Encoder(nn.Module):
             features.append(skip)
         return [*features, volume]
 
+    def parameter_blocks(self) -> Iterator[list[nn.Parameter]]:
+        """The parameters of each layer, from the image on, for learning rates that fall towards the image."""
+        yield [*self.stem.parameters()]
+        for level in self.levels:
+            for block in (*level.blocks, level.down):
+                yield [*block.parameters()]
+
 
 class MedNeXt(nn.Module):
     """MedNeXt, kernel 3; the defaults are the network of the NeurINO paper's tables (61.97 M parameters).
@@ -91,7 +98,7 @@ class MedNeXt(nn.Module):
         strides: rows of (z, y, x) strides, or None for isotropic ones with five heads.
         norm: ``group`` (published), ``batch`` or ``layer``.
         width: channels at full resolution.
-        checkpointing: compute activations again on the way back instead of keeping them.
+        checkpointing: compute activations again in the backward pass instead of keeping them.
         input_channels: nnU-Net's name for ``in_channels``.
     """
 
@@ -102,7 +109,7 @@ class MedNeXt(nn.Module):
 
     def __init__(
         self,
-        in_channels: int = 1,
+        in_channels: int | None = None,
         num_classes: int = 2,
         size: str = "L",
         grn: bool = True,
@@ -115,10 +122,7 @@ class MedNeXt(nn.Module):
         input_channels: int | None = None,
     ) -> None:
         super().__init__()
-        if input_channels is not None:
-            if in_channels not in (1, input_channels):
-                raise NeurinoError(f"in_channels={in_channels} contradicts input_channels={input_channels}")
-            in_channels = input_channels
+        in_channels = number_of_channels(in_channels, input_channels)
         if size not in SIZES:
             raise NeurinoError(f"MedNeXt size '{size}' is not known: expected one of {', '.join(SIZES)}")
         self.num_classes = num_classes

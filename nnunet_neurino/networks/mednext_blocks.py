@@ -9,10 +9,16 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunet_neurino.networks.depthwise_transposed import DepthwiseConvTranspose3d
+from nnunet_neurino.networks.cpu import (
+    DepthwiseConv3d,
+    DepthwiseConvTranspose3d,
+    VoxelMLP,
+    in_portions,
+    pointwise,
+    voxel_mlp,
+)
 from nnunet_neurino.networks.geometry import Triple
-from nnunet_neurino.networks.layers import GlobalResponseNorm, Pointwise, VoxelBatchNorm, depthwise_conv, make_norm
-from nnunet_neurino.networks.voxelwise import VoxelMLP, in_portions, pointwise, voxel_mlp
+from nnunet_neurino.networks.layers import GlobalResponseNorm, Pointwise, VoxelBatchNorm, make_norm
 
 KERNEL: Triple = (3, 3, 3)
 
@@ -50,7 +56,7 @@ class MedNeXtBlock(_Mixer):
 
     def __init__(self, channels: int, expansion: int, norm: str, grn: bool) -> None:
         super().__init__(channels, channels, expansion, norm, grn)
-        self.depthwise = depthwise_conv(channels, KERNEL)
+        self.depthwise = DepthwiseConv3d(channels, KERNEL)
 
     def forward(self, volume: Tensor) -> Tensor:
         return self.mix(self.depthwise(volume), volume)
@@ -63,7 +69,7 @@ class MedNeXtDownBlock(_Mixer):
         self, in_channels: int, out_channels: int, stride: Triple, expansion: int, norm: str, grn: bool
     ) -> None:
         super().__init__(in_channels, out_channels, expansion, norm, grn)
-        self.depthwise = depthwise_conv(in_channels, KERNEL, stride)
+        self.depthwise = DepthwiseConv3d(in_channels, KERNEL, stride)
         self.shortcut = Pointwise(in_channels, out_channels)
         self.stride = stride
 

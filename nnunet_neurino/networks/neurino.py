@@ -10,6 +10,7 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.convnext import ConvNeXt3d, EncoderGeometry, size_by_name
 from nnunet_neurino.networks.decoder import DecoderPlan, MedNeXtDecoder
 from nnunet_neurino.networks.geometry import Levels, channels_last_memory, product, voxels
+from nnunet_neurino.networks.layers import number_of_channels
 
 
 class NeurINO(nn.Module):
@@ -38,7 +39,7 @@ class NeurINO(nn.Module):
             stage.
         depth_axis: the axis that the 2D weights do not have: 0 (z), 1 (y) or 2 (x).
         layer_scale: start value of the encoder's layer scale when training from scratch.
-        checkpointing: compute activations again on the way back instead of keeping them.
+        checkpointing: compute activations again in the backward pass instead of keeping them.
         input_channels: nnU-Net's name for ``in_channels``.
 
     Examples:
@@ -50,12 +51,12 @@ class NeurINO(nn.Module):
 
     key_to_encoder = "encoder"
     key_to_stem = "encoder.stem"
-    keys_to_in_proj = ("encoder.stem.conv",)
+    keys_to_in_proj = ("encoder.stem.0",)
     key_to_lpe = None
 
     def __init__(
         self,
-        in_channels: int = 1,
+        in_channels: int | None = None,
         num_classes: int = 2,
         size: str = "tiny",
         stem_stride: int = 2,
@@ -71,10 +72,7 @@ class NeurINO(nn.Module):
         input_channels: int | None = None,
     ) -> None:
         super().__init__()
-        if input_channels is not None:
-            if in_channels not in (1, input_channels):
-                raise NeurinoError(f"in_channels={in_channels} contradicts input_channels={input_channels}")
-            in_channels = input_channels
+        in_channels = number_of_channels(in_channels, input_channels)
         self.num_classes = num_classes
         self.size = size_by_name(size)
         self.levels = neurino_levels(strides, stem_stride)

@@ -1,4 +1,4 @@
-"""Activation checkpointing: compute a block again on the way back instead of keeping what it made."""
+"""Activation checkpointing: compute a block again in the backward pass instead of keeping what it made."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _state = threading.local()
 
 
 def is_second_run() -> bool:
-    """Whether this is the run on the way back: running statistics have seen the batch already."""
+    """Whether this is the run in the backward pass: running statistics have seen the batch already."""
     return not torch.compiler.is_compiling() and getattr(_state, "second_run", False)
 
 
 def run(module: nn.Module, volume: Tensor, saving: bool) -> Tensor:
-    """``module(volume)``; with ``saving``, while gradients are recorded, only the input is kept for the way back."""
+    """``module(volume)``; with ``saving``, while gradients are recorded, only the input is kept."""
     if not (saving and module.training and torch.is_grad_enabled()):
         return module(volume)
     if torch.compiler.is_compiling():  # the compiler removes the second update of running statistics itself

@@ -54,8 +54,21 @@ def brightness_range(volume: Tensor) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-class SliceEncoder(nn.Module):
+class PatchEmbed(nn.Module):
+    """Images (N, 3, y, x) -> tokens (N, y / 16, x / 16, width)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, PATCH, PATCH)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).permute(0, 2, 3, 1)
+
+
+class SliceEncoder(VisionTransformer):
     """A frozen 2D ViT on single slices. It has no gradient, is always in evaluation mode, and sees grey as RGB.
+
+    Its state dict has timm's names and shapes: 2D weights are loaded as they are.
 
     Args:
         size: of the ViT.
@@ -67,10 +80,8 @@ class SliceEncoder(nn.Module):
     deviation: Tensor
 
     def __init__(self, size: ViTSize, layers: Sequence[int], magnify: int = 2) -> None:
-        super().__init__()
+        super().__init__(size, layers, PatchEmbed(size.width))
         self.magnify = magnify
-        self.patch_embed = nn.Conv2d(3, size.width, PATCH, PATCH)
-        self.vit = VisionTransformer(size, layers)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
         self.requires_grad_(False)
@@ -78,8 +89,8 @@ class SliceEncoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """Numbers of a token, all layers together."""
-        return len(self.vit.layers) * self.vit.size.width
+        """Channels of a token, all layers together."""
+        return len(self.layers) * self.size.width
 
     def train(self, mode: bool = True) -> SliceEncoder:
         """Nothing: a frozen network stays in evaluation mode."""
@@ -98,5 +109,4 @@ class SliceEncoder(nn.Module):
         if self.magnify != 1:
             images = F.interpolate(images, scale_factor=self.magnify, mode="bilinear", align_corners=False)
         images = (images.expand(-1, 3, -1, -1) - self.mean) / self.deviation
-        found = self.vit(self.patch_embed(images).permute(0, 2, 3, 1))
-        return torch.cat(found, dim=-1).permute(0, 3, 1, 2)
+        return torch.cat(self.transformed(self.patch_embed(images)), dim=-1).permute(0, 3, 1, 2)

@@ -27,7 +27,7 @@ class Windows(Protocol):
         """Where the windows lie."""
 
     def tokens(self, number: int) -> Tensor:
-        """Of window ``number``: (N, numbers of a token, d, y', x')."""
+        """Of window ``number``: (N, channels of a token, d, y', x')."""
 
 
 def two_pass(

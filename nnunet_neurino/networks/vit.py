@@ -1,12 +1,12 @@
 """The 2D vision transformers that DINO (Caron et al., 2021) and DINOv3 (Siméoni et al., 2025) pretrained.
 
-Only what comes behind the patch embedding: tokens in, tokens of some layers out. DINO's has learned positions, DINOv3's
-rotary ones, registers and layer scale.
+DINO's has learned positions, DINOv3's rotary ones, registers and layer scale. Weights have the names that timm gives
+them. The patch embedding is the caller's: ``SliceEncoder`` has the pretrained one, ``BlockViT`` an inflated one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.networks.layers import Mlp
+from nnunet_neurino.networks.old_names import read_old_names
 from nnunet_neurino.networks.token_positions import Grid, resize_positions, rotary_table, turn
 
 PATCH = 16
@@ -70,50 +72,61 @@ def vit_by_name(name: str) -> ViTSize:
     return VITS[name]
 
 
-class Block(nn.Module):
-    """Attention and a perceptron, each behind a norm and around a residual."""
+class Attention(nn.Module):
+    """Self-attention of tokens (B, tokens, width)."""
 
-    def __init__(self, size: ViTSize) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        width = size.width
-        self.heads = size.heads
-        self.norm1 = nn.LayerNorm(width, eps=size.eps)
+        self.heads = heads
         # DINOv3's keys have no bias: it is zero at the start, which needs no layer of its own.
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width, eps=size.eps)
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-        scale = size.layer_scale
-        self.gamma1 = None if scale is None else nn.Parameter(torch.full((width,), scale))
-        self.gamma2 = None if scale is None else nn.Parameter(torch.full((width,), scale))
 
     def forward(self, tokens: Tensor, table: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """(B, tokens, width) -> the same; ``table`` is that of ``rotary_table``."""
-        attended = self.proj(self._attention(self.norm1(tokens), table))
-        tokens = tokens + (attended if self.gamma1 is None else self.gamma1 * attended)
-        thought = self.fc2(F.gelu(self.fc1(self.norm2(tokens))))
-        return tokens + (thought if self.gamma2 is None else self.gamma2 * thought)
-
-    def _attention(self, tokens: Tensor, table: tuple[Tensor, Tensor] | None) -> Tensor:
         batch, count, width = tokens.shape
         parts = self.qkv(tokens).view(batch, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         query, key, value = parts.unbind(0)
         if table is not None:
             query, key = turn(query, table), turn(key, table)
-        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(batch, count, width)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(attended.transpose(1, 2).reshape(batch, count, width))
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each behind a norm and around a residual."""
+
+    def __init__(self, size: ViTSize) -> None:
+        super().__init__()
+        width, scale = size.width, size.layer_scale
+        self.norm1 = nn.LayerNorm(width, eps=size.eps)
+        self.attn = Attention(width, size.heads)
+        self.norm2 = nn.LayerNorm(width, eps=size.eps)
+        self.mlp = Mlp(width)
+        self.gamma_1 = None if scale is None else nn.Parameter(torch.full((width,), scale))
+        self.gamma_2 = None if scale is None else nn.Parameter(torch.full((width,), scale))
+
+    def forward(self, tokens: Tensor, table: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """(B, tokens, width) -> the same; ``table`` is that of ``rotary_table``."""
+        attended = self.attn(self.norm1(tokens), table)
+        tokens = tokens + (attended if self.gamma_1 is None else self.gamma_1 * attended)
+        thought = self.mlp(self.norm2(tokens))
+        return tokens + (thought if self.gamma_2 is None else self.gamma_2 * thought)
 
 
 class VisionTransformer(nn.Module):
-    """Tokens of images -> tokens after some of the blocks.
+    """A patch embedding and what turns its tokens into those after some of the blocks.
 
     Args:
         size: what it is made of.
-        layers: which blocks' outcomes to give, from 0, rising; the last block must be among them.
-        checkpointing: compute blocks again on the way back instead of keeping what they made.
+        layers: which blocks' outputs to give, from 0, rising; the last block must be among them.
+        patch_embed: images -> tokens; its weights are a part of this network, when it is called is up to subclasses.
+        checkpointing: compute blocks again in the backward pass instead of keeping what they made.
     """
 
-    def __init__(self, size: ViTSize, layers: Sequence[int], checkpointing: bool = False) -> None:
+    def __init__(
+        self, size: ViTSize, layers: Sequence[int], patch_embed: nn.Module, checkpointing: bool = False
+    ) -> None:
         super().__init__()
         if list(layers) != sorted(set(layers)) or not layers or layers[0] < 0 or layers[-1] != size.depth - 1:
             raise NeurinoError(
@@ -127,20 +140,22 @@ class VisionTransformer(nn.Module):
         self.reg_token = nn.Parameter(torch.zeros(1, size.registers, size.width)) if size.registers else None
         places = None if size.native is None else 1 + size.native[0] * size.native[1]
         self.pos_embed = None if places is None else nn.Parameter(torch.zeros(1, places, size.width))
+        self.patch_embed = patch_embed
         self.blocks = nn.ModuleList(Block(size) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.width, eps=size.eps)
         self._start()
+        read_old_names(self)
 
     def _start(self) -> None:
         for parameter in (self.cls_token, self.reg_token, self.pos_embed):
             if parameter is not None:
                 nn.init.trunc_normal_(parameter, std=0.02)
-        for module in self.modules():
+        for module in self.blocks.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, tokens: Tensor) -> list[Tensor]:
+    def transformed(self, tokens: Tensor) -> list[Tensor]:
         """(B, y, x, width) tokens of B images -> one such tensor for each of ``layers``, layer norm behind each.
 
         The class token and the registers take part and are left out of what comes back.
@@ -164,3 +179,19 @@ class VisionTransformer(nn.Module):
             if number in self.layers:
                 found.append(self.norm(tokens)[:, n_prefix:].reshape(batch, *grid, width))
         return found
+
+    def embedding_parameters(self) -> list[nn.Parameter]:
+        """The pretrained parameters that make tokens of an image."""
+        return [*self.patch_embed.parameters()]
+
+    def parameter_blocks(self) -> Iterator[list[nn.Parameter]]:
+        """The pretrained parameters of each layer, from the image on, for learning rates that fall towards the image.
+
+        The order of parameters is that of the optimiser states in the checkpoints of earlier versions.
+        """
+        tokens = [p for p in (self.cls_token, self.reg_token, self.pos_embed) if p is not None]
+        yield [*self.embedding_parameters(), *tokens]
+        *blocks, last = self.blocks
+        for block in blocks:
+            yield [*block.parameters()]
+        yield [*last.parameters(), *self.norm.parameters()]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.geometry import Triple, voxels
+from nnunet_neurino.networks.layers import number_of_channels
 from nnunet_neurino.networks.slice_encoder import SliceEncoder, brightness, brightness_range
 from nnunet_neurino.networks.two_pass import Windows, two_pass
 from nnunet_neurino.networks.vit import PATCH, vit_by_name
@@ -59,8 +60,8 @@ class DINOWindow(nn.Module):
 
     key_to_encoder = "encoder"
     key_to_stem = "encoder.patch_embed"
-    keys_to_in_proj = ("encoder.patch_embed",)
-    key_to_lpe = "encoder.vit.pos_embed"
+    keys_to_in_proj = ("encoder.patch_embed.proj",)
+    key_to_lpe = "encoder.pos_embed"
 
     def __init__(
         self,
@@ -81,9 +82,7 @@ class DINOWindow(nn.Module):
         input_channels: int | None = None,
     ) -> None:
         super().__init__()
-        if in_channels is not None and input_channels is not None and in_channels != input_channels:
-            raise NeurinoError(f"in_channels={in_channels} and input_channels={input_channels} contradict each other")
-        self.in_channels = in_channels or input_channels or 1
+        self.in_channels = number_of_channels(in_channels, input_channels)
         self.num_classes = num_classes
         self.vit = vit
         size = vit_by_name(vit)
@@ -110,7 +109,7 @@ class DINOWindow(nn.Module):
         return WindowGrid((z, y, x), self.window, overlap)
 
     def tokens(self, window: Tensor) -> Tensor:
-        """A window (N, C, *window) of brightness from 0 to 1 -> (N, tokens' numbers, d, y', x'), without gradient."""
+        """A window (N, C, *window) of brightness from 0 to 1 -> (N, width, d, y', x'), without gradient."""
         count, channels, depth = window.shape[:3]
         found = self.encoder(window.flatten(0, 2))
         return found.unflatten(0, (count, channels, depth)).permute(0, 1, 3, 2, 4, 5).flatten(1, 2)
@@ -190,7 +189,7 @@ class ImageWindows:
             self._ends = brightness_range(image) if ends is None else ends
 
     def tokens(self, number: int) -> Tensor:
-        """Of window ``number``: (N, tokens' numbers, d, y', x')."""
+        """Of window ``number``: (N, width, d, y', x')."""
         with torch.no_grad():
             return self._network.tokens(brightness(self.grid.cut(self._image, number), self._ends))
 

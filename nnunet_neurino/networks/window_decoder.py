@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.networks.cpu import Conv3x3x3
 from nnunet_neurino.networks.geometry import Triple
 from nnunet_neurino.networks.window_grid import WindowGrid
 
 _GROUPS = 8
 _NARROWEST = 16
-_SLOW = 20480
 
 
 class DepthEmbedding(nn.Module):
@@ -42,7 +42,7 @@ class WindowArm(nn.Module):
     Nothing is shared between windows: norms are over groups of channels within one window.
 
     Args:
-        width: numbers of a token.
+        width: channels of a token.
         num_classes: logits.
         cell: voxels of a side in plane that a token stands for: 4, 8 or 16.
         channels: behind the first layer; halved with each doubling, down to 16.
@@ -75,29 +75,8 @@ class WindowArm(nn.Module):
 
 
 def _stage(wide: int, narrow: int) -> nn.Sequential:
-    conv = _Conv3x3x3(wide, narrow)
+    conv = Conv3x3x3(wide, narrow)
     return nn.Sequential(conv, nn.GroupNorm(math.gcd(_GROUPS, narrow), narrow), nn.GELU())
-
-
-class _Conv3x3x3(nn.Conv3d):
-    """A plain convolution of 3 x 3 x 3 without bias, zeros around; on a CPU, one small volume goes in as two halves.
-
-    PyTorch sends a batch of one to a slow implementation where N * C * z * y is small: two halves, with a slice of the
-    other on their edge, take a third of the time.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
-
-    def forward(self, volume: Tensor) -> Tensor:
-        count, channels, z, y, _ = volume.shape
-        if volume.device.type != "cpu" or count > 1 or z < 2 or channels * z * y > _SLOW:
-            return super().forward(volume)
-        half = -(-z // 2)
-        padded = F.pad(volume, (0, 0, 0, 0, 1, 1 + 2 * half - z))
-        halves = torch.cat([padded[:, :, : half + 2], padded[:, :, half:]])
-        found = F.conv3d(halves, self.weight, padding=(0, 1, 1))
-        return torch.cat([found[:1], found[1:]], dim=2)[:, :, :z]
 
 
 def _doubled(volume: Tensor) -> Tensor:
@@ -123,7 +102,7 @@ class WindowDecoder(nn.Module):
     """All that is trained.
 
     Args:
-        width: numbers of a token, all layers and channels of the image together.
+        width: channels of a token, all layers and channels of the image together.
         num_classes: logits.
         window: voxels (z, y, x).
         cell: voxels of a side in plane that a token stands for.

@@ -13,6 +13,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from torch.backends import cudnn
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.networks.old_names import with_current_names
 from nnunet_neurino.trainers.datasets import dataset_name, load_dataset_json, load_plans, nnunet_folder
 from nnunet_neurino.trainers.families.recipe import PLANS_KEY
 from nnunet_neurino.trainers.optimisation import without_wrappers
@@ -164,7 +165,7 @@ def _start_from(trainer: Any, model: Path) -> None:
 
     nnU-Net's own function would execute what is in the file.
     """
-    stored = read_torch_archive(model, "network_weights")
+    stored = with_current_names(read_torch_archive(model, "network_weights"))
     trainer.initialize()
     network = without_wrappers(trainer.network)
     own = network.state_dict()

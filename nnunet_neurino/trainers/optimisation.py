@@ -195,8 +195,10 @@ def parameter_groups(
     """
     blocks = list(encoder_blocks(network))
     depth = {id(p): len(blocks) - 1 - i for i, block in enumerate(blocks) for p in block}
+    # The encoder's in the order of its blocks: an optimiser's saved state goes by the order of parameters.
+    others = (p for p in network.parameters() if id(p) not in depth)
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
-    for p in network.parameters():
+    for p in (*(p for block in blocks for p in block), *others):
         if not p.requires_grad:
             continue
         below = depth.get(id(p), -1)
@@ -215,20 +217,9 @@ def parameter_groups(
 
 
 def encoder_blocks(network: nn.Module) -> Iterator[list[nn.Parameter]]:
-    """The encoder's parameters in the order of its layers: stem, then every block (with what leads to it).
-
-    An encoder with a method ``parameter_blocks`` says itself which these are.
-    """
+    """The encoder's pretrained parameters by layer, as it says itself: stem, then every block (and what leads to it)."""
     encoder = getattr(network, "encoder", None)
-    if encoder is None:
-        return
-    if hasattr(encoder, "parameter_blocks"):
-        yield from encoder.parameter_blocks()
-        return
-    groups: dict[str, list[nn.Parameter]] = {}
-    for name, parameter in encoder.named_parameters():
-        groups.setdefault(_block_of(name), []).append(parameter)
-    yield from groups.values()
+    return encoder.parameter_blocks() if hasattr(encoder, "parameter_blocks") else iter(())
 
 
 def let_encoder_learn(network: nn.Module, learns: bool) -> None:
@@ -236,10 +227,3 @@ def let_encoder_learn(network: nn.Module, learns: bool) -> None:
     for block in encoder_blocks(network):
         for parameter in block:
             parameter.requires_grad_(learns)
-
-
-def _block_of(name: str) -> str:
-    """``stages.2.blocks.5.norm.weight`` -> ``stages.2.blocks.5``: up to the last number that counts blocks."""
-    parts = name.split(".")
-    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
-    return ".".join(parts[: numbers[min(1, len(numbers) - 1)] + 1]) if numbers else parts[0]

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.networks.convnext import BLOCK_KERNEL, EncoderGeometry
+from nnunet_neurino.networks.convnext import BLOCK_KERNEL, ConvNeXt3d, EncoderGeometry
 from nnunet_neurino.networks.geometry import Triple
 from nnunet_neurino.networks.neurino import encoder_geometry, neurino_levels
-from nnunet_neurino.transfer.names import renamed
-from nnunet_neurino.transfer.weights import Weights2D
+from nnunet_neurino.transfer.flat import CONVNEXT
+from nnunet_neurino.transfer.weights import Weights2D, encoder_state, fill
 
 RULES = ("center", "average", "center_sym", "triplane")
 RGB_RULES = ("sum", "mean", "repeat")
@@ -79,22 +79,15 @@ def inflate_for(
     rgb: str = "sum",
 ) -> dict[str, Tensor]:
     """``inflate`` for an encoder of any geometry (``encoder.geometry``)."""
-    if isinstance(weights, Weights2D):
-        state = weights.state
-    else:
-        state = {ours: weights[theirs] for ours, theirs in renamed(weights).theirs.items()}
     result = {}
-    for name, tensor in state.items():
-        stage = int(name.split(".")[1]) if name.startswith("stages.") else 0
-        if name.endswith("conv.weight"):
-            if name.startswith("stem."):
-                tensor = adapt_channels(tensor, in_channels, rgb)
-            tensor = inflate_kernel(tensor, geometry.down_kernel(stage), rule, geometry.depth_axis)
-        elif name.endswith("depthwise.weight"):
-            tensor = inflate_kernel(tensor, geometry.block_kernel(stage), rule, geometry.depth_axis)
-        elif tensor.ndim == 4:
-            tensor = tensor.reshape(tensor.shape[:2])
-        result[name] = tensor.clone()
+    for name, tensor in encoder_state(weights, CONVNEXT).items():
+        if tensor.ndim == 4:
+            stage = int(name.split(".")[1]) if name.startswith("stages.") else 0
+            taps = geometry.block_kernel(stage) if ".conv_dw." in name else geometry.down_kernel(stage)
+            kernel = adapt_channels(tensor, in_channels, rgb) if name.startswith("stem.") else tensor
+            result[name] = inflate_kernel(kernel, taps, rule, geometry.depth_axis)
+        else:
+            result[name] = tensor.clone()
     return result
 
 
@@ -185,21 +178,9 @@ def adapt_channels(kernel: Tensor, in_channels: int, rule: str = "sum") -> Tenso
 
 
 def inflate_into(network: nn.Module, weights: Weights2D, rule: str = "center", rgb: str = "sum") -> None:
-    """Fill the encoder of ``network`` (a ``NeurINO``) with inflated weights, wholly or not at all.
-
-    The tensors stay the same objects, so an optimiser that holds them keeps working.
-    """
+    """Fill the encoder of ``network`` (a ``NeurINO``) with inflated weights, in place, wholly or not at all."""
     encoder = network.get_submodule("encoder")
-    own = encoder.state_dict()
-    geometry, in_channels = encoder.geometry, own["stem.conv.weight"].shape[1]
-    if not isinstance(geometry, EncoderGeometry):
+    if not isinstance(encoder, ConvNeXt3d):
         raise NeurinoError(f"{type(network).__name__} has no encoder that 2D weights can be inflated into")
-    inflated = inflate_for(geometry, weights, rule, in_channels, rgb)
-    different = [name for name in {*own, *inflated} if name not in own or name not in inflated]
-    different += [name for name in own if name in inflated and own[name].shape != inflated[name].shape]
-    if different:
-        raise NeurinoError(
-            f"the weights of '{weights.source}' are those of ConvNeXt-{weights.size}, which the network is not: "
-            f"{len(different)} tensors differ, one is '{min(different)}'; choose the network's size accordingly"
-        )
-    encoder.load_state_dict(inflated)
+    in_channels = encoder.state_dict()["stem.0.weight"].shape[1]
+    fill(encoder, inflate_for(encoder.geometry, weights, rule, in_channels, rgb), weights)

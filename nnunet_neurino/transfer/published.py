@@ -16,25 +16,24 @@ from torch import Tensor
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.convnext import SIZES
 from nnunet_neurino.networks.neurino import NeurINO
+from nnunet_neurino.transfer.libraries import TRANSFORMERS_CONVNEXT, Rules, substituted
 
 _WRAPPERS = ("module.", "_orig_mod.")
 
 # The published network has these without using them: a final norm and the parameter of a checkpointing workaround.
 _UNUSED = re.compile(r"dummy_tensor|encoder\.(?:model\.)?layer_norm\.(?:weight|bias)|.*\.(?:rmax|dmax)_buf")
 
-_BLOCK_PARTS = {
-    "conv1": "depthwise",
-    "norm": "norm",
-    "conv2": "expand",
-    "conv3": "project",
-    "res_conv": "shortcut",
-}
-_ENCODER_BLOCK_PARTS = {
-    "depthwise_conv": "depthwise",
-    "layer_norm": "norm",
-    "pointwise_conv1": "expand",
-    "pointwise_conv2": "project",
-}
+_RULES: Rules = (
+    (r"^out_(\d)\.conv_out\.", r"decoder.seg_layers.\1."),
+    (r"^bottleneck\.", "decoder.bottleneck."),
+    (r"^up_extra\.", "decoder.levels.0.up."),
+    (r"^(decoder\..+)\.conv1\.", r"\1.depthwise."),
+    (r"^(decoder\..+)\.conv2\.", r"\1.expand."),
+    (r"^(decoder\..+)\.conv3\.", r"\1.project."),
+    (r"^(decoder\..+)\.res_conv\.", r"\1.shortcut."),
+    (r"\.grn_gamma$", ".grn.weight"),
+    (r"\.grn_beta$", ".grn.bias"),
+)
 
 
 @dataclass(frozen=True)
@@ -103,13 +102,10 @@ def from_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     result = {}
     theirs = {}
     for name, tensor in _plain(state_dict).items():
-        if _UNUSED.fullmatch(name):
-            continue
-        ours = _our_name(name, network.stem_stride)
-        if ours is None:
-            raise NeurinoError(f"published checkpoint: '{name}' is not a name of the published NeurINO network")
-        result[ours] = _reshaped(ours, tensor)
-        theirs[ours] = name
+        if not _UNUSED.fullmatch(name):
+            ours = _our_name(name, network.stem_stride)
+            result[ours] = _reshaped(ours, tensor)
+            theirs[ours] = name
     widths = SIZES[network.size].widths
     head_widths = (widths[0] // 4, widths[0] // 2, *widths) if network.stem_stride == 4 else (widths[0] // 2, *widths)
     for head in range(5):
@@ -159,41 +155,14 @@ def _needed(state: Mapping[str, Tensor], name: str) -> Tensor:
     return state[name]
 
 
-def _our_name(name: str, stem_stride: int) -> str | None:
-    """Our name for a name of the published network, or None when it has no such name."""
-    if match := re.fullmatch(r"encoder\.stages\.(\d)\.downsample_layers\.([01])\.(weight|bias)", name):
-        stage, place, kind = match.groups()
-        if stage == "0":
-            return f"encoder.stem.{('conv', 'norm')[int(place)]}.{kind}"
-        return f"encoder.stages.{stage}.downsample.{('norm', 'conv')[int(place)]}.{kind}"
-    if match := re.fullmatch(r"encoder\.stages\.(\d)\.layers\.(\d+)\.(.+)", name):
-        stage, block, rest = match.groups()
-        part, _, kind = rest.partition(".")
-        if rest != "gamma" and part not in _ENCODER_BLOCK_PARTS:
-            return None
-        ours = rest if rest == "gamma" else f"{_ENCODER_BLOCK_PARTS[part]}.{kind}"
-        return f"encoder.stages.{stage}.blocks.{block}.{ours}"
-    if match := re.fullmatch(r"out_(\d)\.conv_out\.(weight|bias)", name):
-        return f"decoder.seg_layers.{match[1]}.{match[2]}"
-    return _our_decoder_name(name, 1 if stem_stride == 4 else 0)
-
-
-def _our_decoder_name(name: str, finest: int) -> str | None:
-    """As ``_our_name``, for bottleneck, up-blocks and blocks; ``finest`` is our level of the published level 0."""
-    if match := re.fullmatch(r"bottleneck\.(\d+)\.(.+)", name):
-        place, rest = f"decoder.bottleneck.{match[1]}", match[2]
-    elif match := re.fullmatch(r"dec_block_(\d)\.(\d+)\.(.+)", name):
-        place, rest = f"decoder.levels.{int(match[1]) + finest}.blocks.{match[2]}", match[3]
-    elif match := re.fullmatch(r"up_(\d)\.(.+)", name):
-        place, rest = f"decoder.levels.{int(match[1]) + finest}.up", match[2]
-    elif match := re.fullmatch(r"up_extra\.(.+)", name):
-        place, rest = "decoder.levels.0.up", match[1]
-    else:
-        return None
-    if rest in ("grn_gamma", "grn_beta"):
-        return f"{place}.grn.{'weight' if rest == 'grn_gamma' else 'bias'}"
-    part, _, kind = rest.partition(".")
-    return f"{place}.{_BLOCK_PARTS[part]}.{kind}" if part in _BLOCK_PARTS else None
+def _our_name(name: str, stem_stride: int) -> str:
+    """Our name for a name of the published network; another name becomes one that our network does not have."""
+    if name.startswith("encoder."):
+        return "encoder." + substituted(TRANSFORMERS_CONVNEXT, name.removeprefix("encoder."))
+    finer = 1 if stem_stride == 4 else 0  # our level of the published level 0
+    levels = [(rf"^up_{n}\.", f"decoder.levels.{n + finer}.up.") for n in range(4)]
+    levels += [(rf"^dec_block_{n}\.", f"decoder.levels.{n + finer}.blocks.") for n in range(4)]
+    return substituted((*levels, *_RULES), name)
 
 
 def _reshaped(ours: str, tensor: Tensor) -> Tensor:

@@ -8,41 +8,43 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.transfer import hub
-from nnunet_neurino.transfer.names import renamed, size_of
+from nnunet_neurino.transfer.flat import CONVNEXT, FlatNetwork, assembled
 from nnunet_neurino.transfer.tensor_files import open_tensors
 
 
 @dataclass(frozen=True)
 class Weights2D:
-    """The encoder weights of a 2D ConvNeXt.
+    """What our encoders take of the weights of a 2D network.
 
     Attributes:
-        size: ``tiny``, ``small``, ``base`` or ``large``.
+        size: its name in ``SIZES`` or ``VITS`` of ``nnunet_neurino.networks``.
         source: what the user asked for.
         scheme: the library whose names the source uses.
         sha256: of the file's content, hexadecimal.
-        state: by our names, float32.
+        title: kind and size of the network, in words.
+        state: by timm's names, float32.
     """
 
     size: str
     source: str
     scheme: str
     sha256: str
+    title: str
     state: dict[str, Tensor] = field(repr=False, compare=False)
 
     @property
     def architecture(self) -> str:
         """What was found, in words."""
-        return f"ConvNeXt-{self.size.capitalize()}, {sum(t.numel() for t in self.state.values()):,} parameters"
+        return f"{self.title}, {sum(t.numel() for t in self.state.values()):,} parameters"
 
 
 def load_2d_weights(source: str | Path) -> Weights2D | None:
@@ -65,7 +67,7 @@ def load_2d_weights(source: str | Path) -> Weights2D | None:
     """
     if str(source) == "none":
         return None
-    return read_2d_weights(find_file(source), str(source))
+    return read_weights(find_file(source), CONVNEXT, str(source))
 
 
 def find_file(source: str | Path) -> Path:
@@ -95,17 +97,54 @@ def _file_in(folder: Path) -> Path:
     raise NeurinoError(f"{folder}: {what} in this folder; expected {' or '.join(hub.FILE_NAMES)}, or give the file")
 
 
-def read_2d_weights(path: Path, source: str | None = None) -> Weights2D:
-    """Load the weights in one file; ``source`` is what messages call it."""
+def read_weights(path: Path, network: FlatNetwork, source: str | None = None) -> Weights2D:
+    """Load the weights of a kind of 2D network from one file; ``source`` is what messages call it."""
     with open_tensors(path) as tensors:
         try:
-            found = renamed(tensors.shapes)
-            shapes = {ours: tensors.shapes[theirs] for ours, theirs in found.theirs.items()}
-            size = size_of(shapes, lambda ours: found.theirs.get(ours, ours))
+            found = network.find(tensors.shapes)
+            shapes = {ours: torch.empty(tensors.shapes[name], device="meta") for ours, name in found.theirs.items()}
+            size = network.checked(assembled(shapes), found)
         except NeurinoError as error:
             raise NeurinoError(f"{path}: {error}") from None
-        state = {ours: checked_tensor(tensors.load(theirs), path, theirs) for ours, theirs in found.theirs.items()}
-    return Weights2D(size, source or str(path), found.scheme, sha256_of(path), state)
+        loaded = {
+            ours: checked_tensor(tensors.load(name), path, name)
+            for ours, name in found.theirs.items()
+            if not name.endswith("_mask")
+        }
+    masks = {ours: shapes[ours] for ours in shapes if ours not in loaded}
+    state = assembled({**loaded, **masks})
+    return Weights2D(size, source or str(path), found.library, sha256_of(path), network.title(size), state)
+
+
+def encoder_state(weights: Weights2D | Mapping[str, Tensor], network: FlatNetwork) -> Mapping[str, Tensor]:
+    """What our encoders take: of loaded weights, or of a state dict as any of the libraries names it."""
+    if isinstance(weights, Weights2D):
+        return weights.state
+    return assembled({ours: weights[name] for ours, name in network.find(weights).theirs.items()})
+
+
+def fill(
+    encoder: nn.Module, state: Mapping[str, Tensor], weights: Weights2D, new: Callable[[str], bool] = lambda _: False
+) -> None:
+    """Load ``state``, made of ``weights``, into ``encoder``, wholly or not at all.
+
+    The tensors stay the same objects, so an optimiser that holds them keeps working.
+
+    Args:
+        encoder: of our network.
+        state: by the encoder's names.
+        weights: for the message where the two do not fit.
+        new: tells by their names the parameters into which nothing is transferred.
+    """
+    own = {name: tensor for name, tensor in encoder.state_dict().items() if not new(name)}
+    different = own.keys() ^ state.keys()
+    different |= {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}
+    if different:
+        raise NeurinoError(
+            f"the weights of '{weights.source}' are those of {weights.title}, which the network is not: "
+            f"{len(different)} tensors differ, one is '{min(different)}'; choose the network's size accordingly"
+        )
+    encoder.load_state_dict(state, strict=False)
 
 
 def checked_tensor(tensor: Tensor, path: Path, name: str) -> Tensor:
@@ -114,8 +153,8 @@ def checked_tensor(tensor: Tensor, path: Path, name: str) -> Tensor:
         raise NeurinoError(f"{path}: weight '{name}' holds {tensor.dtype}, expected floating-point numbers")
     tensor = tensor.to(torch.float32, copy=True)
     if not torch.isfinite(tensor).all():
-        raise NeurinoError(f"{path}: weight '{name}' holds numbers that are not finite; get the file again")
-    return tensor.reshape(tensor.shape[:2]) if tensor.shape[2:] == (1, 1) else tensor
+        raise NeurinoError(f"{path}: weight '{name}' holds values that are not finite; get the file again")
+    return tensor
 
 
 def sha256_of(path: Path) -> str:

@@ -53,7 +53,7 @@ def test_low_resolution_then_full(workplace: Workplace) -> None:
         )  # fmt: skip
     model = workplace.results / ISOTROPIC.name / f"{TRAINER}__{PLANS}__3d_cascade_fullres"
     weights = torch.load(model / "fold_all" / "checkpoint_final.pth", weights_only=False)["network_weights"]
-    assert weights["encoder.stem.conv.weight"].shape[1] == 2, "the image and the first stage's neuron"
+    assert weights["encoder.stem.0.weight"].shape[1] == 2, "the image and the first stage's neuron"
 
     images = workplace.raw / ISOTROPIC.name / "imagesTs"
     predict = ("-d", "901", "-tr", TRAINER, "-p", PLANS, "-f", "all", "-device", "cpu", "-npp", "0", "-nps", "0")

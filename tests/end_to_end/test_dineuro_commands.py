@@ -103,7 +103,7 @@ def test_very_thin_patches_and_pretrained_weights(workplace: Workplace, tmp_path
     fold = model_folder(workplace, trainer, ANISOTROPIC.name) / "fold_0"
     weights = torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)["network_weights"]
     assert not any("tubes" in name for name in weights)
-    kernel = weights["encoder.embedding.conv.weight"]
+    kernel = weights["encoder.patch_embed.proj.weight"]
     expected = twin.patch_embed.proj.weight.sum(1) / 2 / 5  # two channels, five slices
     torch.testing.assert_close(kernel[:, 1, 4], expected, atol=1e-4, rtol=0)
     record = read_json(fold / "neurino_settings.json")["pretrained_2d_weights"]

@@ -51,7 +51,7 @@ def test_thick_slices_two_channels_three_labels(workplace: Workplace, tmp_path: 
     assert configuration["architecture"]["arch_kwargs"]["strides"][1] == [1, 2, 2]
     assert configuration["patch_size"] == [20, 64, 64]
     weights = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False)["network_weights"]
-    assert weights["encoder.stem.conv.weight"].shape[1:] == (2, 1, 4, 4)
+    assert weights["encoder.stem.0.weight"].shape[1:] == (2, 1, 4, 4)
     segmentation = predict(model, workplace.raw / ANISOTROPIC.name / "imagesTs", tmp_path)
     assert segmentation.shape == (20, 64, 64)
     assert set(np.unique(segmentation)) <= {0, 1, 2, 3}

@@ -28,11 +28,11 @@ def weights(workplace: Workplace) -> Path:
     from safetensors.torch import save_file
 
     from nnunet_neurino.networks.vit import VITS
-    from nnunet_neurino.transfer.vit_names import expected_vit_shapes
+    from nnunet_neurino.transfer.flat import VIT
 
     torch.manual_seed(0)
     path = workplace.folder / "atto_v3.safetensors"
-    shapes = expected_vit_shapes(VITS["atto_v3"])
+    shapes = {name: tensor.shape for name, tensor in VIT.expected(VITS["atto_v3"]).items()}
     save_file({name: 0.05 * torch.randn(shape) for name, shape in shapes.items()}, path)
     return path
 
@@ -134,8 +134,8 @@ def test_other_weights_make_other_tokens(workplace: Workplace, weights: Path, mo
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(weights)
-    assert torch.equal(state["encoder.vit.cls_token"], tensors["cls_token"])
-    tensors["blocks.0.fc1.weight"] += 0.01
+    assert torch.equal(state["encoder.cls_token"], tensors["cls_token"])
+    tensors["blocks.0.mlp.fc1.weight"] += 0.01
     other = weights.with_name("other.safetensors")
     save_file(tensors, other)
     monkeypatch.setenv("NNUNET_NEURINO_WEIGHTS", str(other))

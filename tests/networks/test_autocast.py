@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nnunet_neurino.networks.depthwise import DepthwiseConv3d
-from nnunet_neurino.networks.depthwise_transposed import DepthwiseConvTranspose3d
-from nnunet_neurino.networks.voxelwise import VoxelMLP, plain_voxel_mlp, voxel_mlp
+from nnunet_neurino.networks.cpu.depthwise import DepthwiseConv3d
+from nnunet_neurino.networks.cpu.depthwise_transposed import DepthwiseConvTranspose3d
+from nnunet_neurino.networks.cpu.voxelwise import VoxelMLP, plain_voxel_mlp, voxel_mlp
 
 OPERATIONS: dict[str, Callable[[str], nn.Module]] = {
     "depthwise": lambda way: DepthwiseConv3d(6, (3, 5, 3), implementation=way),

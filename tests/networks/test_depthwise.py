@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunet_neurino.networks import depthwise
-from nnunet_neurino.networks.depthwise import DepthwiseConv3d, depthwise_conv3d, runs_fast
-from nnunet_neurino.networks.depthwise_weight import choose_axes, weight_gradient
+from nnunet_neurino.networks.cpu import depthwise
+from nnunet_neurino.networks.cpu.depthwise import DepthwiseConv3d, depthwise_conv3d, runs_fast
+from nnunet_neurino.networks.cpu.depthwise_weight import choose_axes, weight_gradient
 
 KERNELS = [(3, 7, 7), (3, 3, 3), (1, 3, 3), (1, 7, 7), (5, 5, 5), (7, 7, 7), (3, 1, 5), (7, 3, 1), (1, 1, 1), (5, 3, 7)]
 FORMATS = [torch.channels_last_3d, torch.contiguous_format]
@@ -277,7 +277,7 @@ def test_long_sums_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
     grad = torch.randn_like(volume)
     whole = weight_gradient(volume.detach(), grad, (3, 3, 3), (1, 1, 1))
     for products in (1, 60, 90):
-        monkeypatch.setattr("nnunet_neurino.networks.depthwise_weight._PRODUCTS", products)
+        monkeypatch.setattr("nnunet_neurino.networks.cpu.depthwise_weight._PRODUCTS", products)
         torch.testing.assert_close(weight_gradient(volume.detach(), grad, (3, 3, 3), (1, 1, 1)), whole)
 
 

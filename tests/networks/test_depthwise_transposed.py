@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nnunet_neurino.networks.depthwise_transposed import DepthwiseConvTranspose3d, depthwise_conv_transpose3d
-from nnunet_neurino.networks.depthwise_weight import weight_gradient
+from nnunet_neurino.networks.cpu.depthwise_transposed import DepthwiseConvTranspose3d, depthwise_conv_transpose3d
+from nnunet_neurino.networks.cpu.depthwise_weight import weight_gradient
 
 Triple = tuple[int, int, int]
 FORMATS = [torch.channels_last_3d, torch.contiguous_format]

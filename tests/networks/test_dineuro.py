@@ -34,13 +34,13 @@ def test_the_name_and_arguments_users_rely_on() -> None:
 
 @pytest.mark.parametrize("transfer", ["center", "average"])
 def test_it_starts_as_an_inflated_network(transfer: str) -> None:
-    kernel = DINeuro(**ATTO, transfer=transfer).encoder.embedding.conv.weight
+    kernel = DINeuro(**ATTO, transfer=transfer).encoder.patch_embed.proj.weight
     if transfer == "center":
         assert torch.count_nonzero(kernel[:, :, [0, 1, 3, 4]]) == 0
         assert torch.count_nonzero(kernel[:, :, 2]) == kernel[:, :, 2].numel()
     else:
         assert all(torch.equal(kernel[:, :, z], kernel[:, :, 0]) for z in range(5))
-    scratch = DINeuro(**ATTO, transfer="scratch").encoder.embedding.conv.weight
+    scratch = DINeuro(**ATTO, transfer="scratch").encoder.patch_embed.proj.weight
     assert not torch.equal(scratch[:, :, 0], scratch[:, :, 1])
 
 

@@ -77,6 +77,17 @@ def as_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return result | ({} if rotary else {"pooler.dense.weight": torch.zeros(2, 2)})
 
 
+def as_converted_by_version_0_1(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As ``neurino weights convert`` named them when our networks had names of their own."""
+    replaced = {"patch_embed.proj": "patch_embed", ".attn.": ".", ".mlp.": ".", "gamma_": "gamma"}
+    result = {}
+    for name, tensor in state.items():
+        for new, old in replaced.items():
+            name = name.replace(new, old)
+        result[name] = tensor
+    return result
+
+
 def test_all_libraries_names_give_the_same(twin_state: tuple[str, dict[str, Tensor]], tmp_path: Path) -> None:
     vit, state = twin_state
     save_file(state, tmp_path / "timm.safetensors")
@@ -92,8 +103,11 @@ def test_all_libraries_names_give_the_same(twin_state: tuple[str, dict[str, Tens
         assert weights.size == vit
         assert set(weights.state) == set(reference.state)
         assert all(torch.equal(tensor, reference.state[key]) for key, tensor in weights.state.items()), name
-    save_file(reference.state, tmp_path / "own.safetensors")
-    assert load_vit_weights(tmp_path / "own.safetensors").scheme == "nnunet_neurino"
+    save_file(as_converted_by_version_0_1(reference.state), tmp_path / "own.safetensors")
+    own = load_vit_weights(tmp_path / "own.safetensors")
+    assert own.scheme == "nnunet_neurino"
+    assert own.state.keys() == reference.state.keys()
+    assert all(torch.equal(tensor, own.state[key]) for key, tensor in reference.state.items())
 
 
 @pytest.mark.parametrize("rule", ["center", "average"])
@@ -109,7 +123,7 @@ def test_into_a_network_in_place(
     assert {id(p) for p in network.parameters()} == kept
     # Two channels: each has half of the grey kernel.
     grey = state["patch_embed.proj.weight"].sum(1)
-    weight = network.encoder.embedding.conv.weight
+    weight = network.encoder.patch_embed.proj.weight
     torch.testing.assert_close(weight.sum((1, 2)), grey, atol=1e-6, rtol=1e-5)
     assert torch.equal(weight[:, 0], weight[:, 1])
     assert (torch.count_nonzero(weight[:, :, 0]) == 0) == (rule == "center")
@@ -224,7 +238,7 @@ def test_the_weights_command_reads_and_converts_vits(
     assert f"ViT {vit}" in capsys.readouterr().out
     assert main(["weights", "convert", "--vit", str(source), "-o", str(target)]) == 0
     before, after = load_vit_weights(source), load_vit_weights(target)
-    assert after.scheme == "nnunet_neurino"
+    assert after.sha256 == hashlib.sha256(target.read_bytes()).hexdigest()
     assert all(torch.equal(tensor, before.state[name]) for name, tensor in after.state.items())
     assert main(["weights", "check", str(source)]) == 1
     assert "no ConvNeXt encoder" in capsys.readouterr().err

@@ -37,11 +37,11 @@ def test_encoder_normalises_channels_when_depth_equals_width() -> None:
 
     stem = _filled(NeurINO().encoder.stem)
     image = torch.randn(1, 1, 192, 4, 4, dtype=torch.float64)
-    before, after = stem.conv(image), stem(image)
+    before, after = stem[0](image), stem(image)
     assert before.shape == (1, 96, 96, 2, 2)
     reference = torch.stack(
         [
-            F.layer_norm(before[..., z, :, :].permute(0, 2, 3, 1), (96,), stem.norm.weight, stem.norm.bias, 1e-6)
+            F.layer_norm(before[..., z, :, :].permute(0, 2, 3, 1), (96,), stem[1].weight, stem[1].bias, 1e-6)
             for z in range(96)
         ],
         dim=1,

@@ -12,8 +12,7 @@ from nnunet_neurino.networks import DINOWindow
 from nnunet_neurino.networks.slice_encoder import DEVIATION, MEAN, SliceEncoder, brightness, brightness_range
 from nnunet_neurino.networks.vit import ViTSize
 from nnunet_neurino.networks.window_decoder import WindowArm
-from nnunet_neurino.transfer.vit import load_vit_weights
-from nnunet_neurino.transfer.window import fill_slice_encoder
+from nnunet_neurino.transfer.vit import fill_slice_encoder, load_vit_weights
 
 WINDOW = (4, 16, 16)
 
@@ -237,5 +236,5 @@ def test_weights_of_another_vit_are_refused_and_nothing_is_changed(dinov3) -> No
 def test_the_encoder_is_small_in_code_but_whole(dinov3) -> None:
     model, _ = dinov3
     ours = SliceEncoder(ViTSize(384, 12, 6, None, 4, 0.1, 1e-5), [11])
-    extra = sum(block.qkv.bias.numel() for block in ours.vit.blocks)  # DINOv3 has none; ours are zeros
+    extra = sum(block.attn.qkv.bias.numel() for block in ours.blocks)  # DINOv3 has none; ours are zeros
     assert sum(p.numel() for p in ours.parameters()) - extra == sum(p.numel() for p in model.parameters())

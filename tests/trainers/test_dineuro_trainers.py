@@ -153,11 +153,11 @@ def test_what_is_new_learns_at_the_full_rate_what_is_transferred_ever_slower() -
     for name, value in by_name.items():
         if name.startswith("decoder.") or ".head." in name or ".gate" in name or ".mix." in name:
             assert value == 1.0, name
-    blocks = [by_name[f"encoder.vit.blocks.{number}.qkv.weight"] for number in range(4)]
+    blocks = [by_name[f"encoder.blocks.{number}.attn.qkv.weight"] for number in range(4)]
     assert blocks == [0.125, 0.25, 0.5, 1.0]
     for name in ("embedding.conv.weight", "vit.pos_embed", "vit.cls_token", "tubes.views.0.weight"):
         assert by_name[f"encoder.{name}"] == 0.0625
-    assert by_name["encoder.vit.norm.weight"] == 1.0
+    assert by_name["encoder.norm.weight"] == 1.0
 
 
 def test_weights_are_looked_for_by_the_vits_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -181,8 +181,8 @@ def test_weights_arrive_and_are_recorded(tmp_path: Path) -> None:
     save_file(twin.state_dict(), path)
     network = DINeuro(vit="small")
     record = load_into(network, str(path), FAMILY, DINeuroSettings(inflation="average"))
-    assert torch.equal(network.encoder.vit.blocks[7].fc1.weight, twin.blocks[7].mlp.fc1.weight)
-    kernel = network.encoder.embedding.conv.weight
+    assert torch.equal(network.encoder.blocks[7].mlp.fc1.weight, twin.blocks[7].mlp.fc1.weight)
+    kernel = network.encoder.patch_embed.proj.weight
     torch.testing.assert_close(kernel[:, 0, 0], twin.patch_embed.proj.weight.sum(1) / 5)
     assert (record["size"], record["inflation"], record["source"]) == ("small", "average", "dino.safetensors")
     assert len(record["sha256"]) == 64

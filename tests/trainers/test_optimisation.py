@@ -86,7 +86,7 @@ def test_rates_fall_from_block_to_block_towards_the_image(network: NeurINO) -> N
     }
     by_name = {name: rate[id(p)] for name, p in network.named_parameters()}
     # atto: stem, then 2 + 2 + 6 + 2 blocks and the layers that lead to stages 1, 2 and 3.
-    order = ["stem.conv.weight", "stages.0.blocks.0.gamma", "stages.0.blocks.1.gamma", "stages.1.blocks.0.gamma",
+    order = ["stem.0.weight", "stages.0.blocks.0.gamma", "stages.0.blocks.1.gamma", "stages.1.blocks.0.gamma",
              "stages.2.blocks.5.gamma", "stages.3.blocks.0.gamma", "stages.3.blocks.1.gamma"]  # fmt: skip
     rates = [by_name[f"encoder.{name}"] for name in order]
     assert rates == sorted(rates)

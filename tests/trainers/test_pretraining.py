@@ -91,7 +91,7 @@ def test_weights_arrive_and_are_recorded(weights_file: Path) -> None:
     from safetensors.torch import load_file
 
     two_d.load_state_dict(load_file(weights_file))
-    middle = network.encoder.stages[2].blocks[4].depthwise.weight[:, :, 1]
+    middle = network.encoder.stages[2].blocks[4].conv_dw.weight[:, :, 1]
     assert torch.equal(middle, two_d.stages[2].blocks[4].conv_dw.weight)
     assert record["sha256"] == hashlib.sha256(weights_file.read_bytes()).hexdigest()
     assert (record["size"], record["inflation"], record["rgb"]) == ("tiny", "center", "sum")

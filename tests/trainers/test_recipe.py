@@ -119,13 +119,13 @@ def test_a_frozen_vit_still_learns_where_its_tubes_bend(
 ) -> None:
     monkeypatch.setattr("nnunet_neurino.trainers.trainer.find_source", lambda family, settings: Source(None))
     trainer = make("nnUNetTrainerDINeuro", frozen_epochs=frozen_epochs, tube_length=16, tube_controls=5)
-    before, gate = weights(trainer, "encoder.vit"), weights(trainer, "encoder.tubes.gate")
+    before, gate = weights(trainer, "encoder.blocks"), weights(trainer, "encoder.tubes.gate")
     kernels = weights(trainer, "encoder.tubes.views.0.weight")
     start_epoch(trainer)
     example = batch()
     label = example["target"][0]
     trainer.train_step({**example, "target": [label[..., ::s, ::s] for s in (1, 2, 4, 8)]})
-    assert torch.equal(weights(trainer, "encoder.vit"), before)
+    assert torch.equal(weights(trainer, "encoder.blocks"), before)
     assert torch.equal(weights(trainer, "encoder.tubes.views.0.weight"), kernels)
     assert not torch.equal(weights(trainer, "encoder.tubes.gate"), gate), "a gate that is never trained stays closed"
 

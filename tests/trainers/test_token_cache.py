@@ -266,7 +266,7 @@ def test_one_cache_notices_what_changes_between_two_calls(tmp_path) -> None:
     assert {name[0] for name, state in states(made).items() if state != before[name]} == {"b"}
     assert len(made.open("b", 0)) == 18
     with torch.no_grad():
-        ours.encoder.patch_embed.bias += 1
+        ours.encoder.patch_embed.proj.bias += 1
     after = states(made)
     made.prepare(SHAPES, lambda line: None)
     assert not set(states(made).values()) & set(after.values())
@@ -291,7 +291,7 @@ def test_the_weights_hash_sees_every_number_and_name() -> None:
     first = weights_hash(ours.encoder)
     assert weights_hash(network().encoder) == first
     with torch.no_grad():
-        ours.encoder.vit.norm.bias[-1] += 1e-6
+        ours.encoder.norm.bias[-1] += 1e-6
     assert weights_hash(ours.encoder) != first
     halves = torch.nn.ParameterDict({"x": torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))})
     renamed = torch.nn.ParameterDict({"y": torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))})

@@ -157,6 +157,6 @@ def test_weights_are_needed_and_copied_as_they_are(tmp_path: Path, monkeypatch: 
     network = DINOWindow(1, 2, "small_v3", (4, 16, 16))
     record = load_into(network, str(source.location), FAMILY, WindowSettings())
     assert record["size"] == "small_v3"
-    assert torch.equal(network.encoder.patch_embed.weight, model.patch_embed.proj.weight)
+    assert torch.equal(network.encoder.patch_embed.proj.weight, model.patch_embed.proj.weight)
     with pytest.raises(NeurinoError, match="which the network is not"):
         load_into(DINOWindow(1, 2, "base_v3", (4, 16, 16)), str(source.location), FAMILY, WindowSettings())

@@ -48,5 +48,5 @@ def encoded(ours, monkeypatch) -> list[int]:
 def change_weights(folder: Path, monkeypatch) -> dict:
     ours = network()
     with torch.no_grad():
-        ours.encoder.vit.blocks[0].qkv.weight[0, 0] += 1
+        ours.encoder.blocks[0].attn.qkv.weight[0, 0] += 1
     return {"ours": ours}

@@ -12,7 +12,7 @@ from twin import SMALL, flat, flat_stages, flat_tiny, inflated
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks import SIZES, ConvNeXtSize, EncoderGeometry, NeurINO
 from nnunet_neurino.transfer import RULES, default_kernel_depth, inflate, inflate_kernel
-from nnunet_neurino.transfer.names import expected_shapes
+from nnunet_neurino.transfer.flat import CONVNEXT
 
 ISOTROPIC = EncoderGeometry()
 # z waits: not pooled by the stem and the first step, as nnU-Net plans for slices three times as far apart as pixels
@@ -174,8 +174,8 @@ def test_an_in_plane_axis_that_is_not_halved_adds_its_taps() -> None:
 def test_equal_channels_count_as_grey(channels: int, rgb: str, factor: float) -> None:
     network = flat()
     grey = torch.randn(1, 1, 16, 16, 16, dtype=torch.float64)
-    three = inflated(network, "average", ISOTROPIC).stem.conv
-    any_number = inflated(network, "average", ISOTROPIC, in_channels=channels, rgb=rgb).stem.conv
+    three = inflated(network, "average", ISOTROPIC).stem[0]
+    any_number = inflated(network, "average", ISOTROPIC, in_channels=channels, rgb=rgb).stem[0]
     bias = three.bias.view(1, -1, 1, 1, 1)
     expected = factor * (three(grey.expand(-1, 3, -1, -1, -1)) - bias) + bias
     assert _close(any_number(grey.expand(-1, channels, -1, -1, -1)), expected)
@@ -192,7 +192,7 @@ def test_three_channels_stay_as_they_are(rgb: str) -> None:
 
 def test_repeated_channels_take_turns() -> None:
     weight = flat().state_dict()["stem.0.weight"]
-    stem = inflated(flat(), "center", ISOTROPIC, in_channels=4, rgb="repeat").stem.conv.weight
+    stem = inflated(flat(), "center", ISOTROPIC, in_channels=4, rgb="repeat").stem[0].weight
     assert _close(stem[:, 3, 2], weight[:, 0] * 3 / 4)
     assert _close(stem[:, 1, 2], weight[:, 1] * 3 / 4)
 
@@ -213,7 +213,7 @@ def test_a_whole_network_takes_inflated_weights_in_any_plan() -> None:
 def test_every_rule_fits_the_network_of_the_same_arguments(rule: str, strides: list[list[int]] | None) -> None:
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in NeurINO(strides=strides).encoder.state_dict().items()}
-    state = {name: torch.zeros(shape) for name, shape in expected_shapes(SIZES["tiny"]).items()}
+    state = {name: torch.zeros(tensor.shape) for name, tensor in CONVNEXT.expected(SIZES["tiny"]).items()}
     inflated_state = inflate(state, rule, strides=strides)
     assert {name: tensor.shape for name, tensor in inflated_state.items()} == expected
 

@@ -54,7 +54,7 @@ def test_only_the_start_of_the_encoder_differs(learn: ModuleType, args: argparse
     expected = inflate(weights, rule, kernel_depth=default_kernel_depth(rule))
     for name, value in inflated.encoder.state_dict().items():
         assert torch.equal(value, expected[name]), name
-    assert not torch.equal(scratch.encoder.stem.conv.weight, inflated.encoder.stem.conv.weight)
+    assert not torch.equal(scratch.encoder.stem[0].weight, inflated.encoder.stem[0].weight)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -78,7 +78,7 @@ def test_only_a_pretrained_encoder_learns_the_more_slowly_the_nearer_to_the_imag
     before, network = (learn.built(start, 0, weights, args) for _ in range(2))
     monkeypatch.setattr(learn, "built", lambda *_: network)
     learn.train(start, 0, weights, None, args)
-    assert torch.equal(network.encoder.stem.conv.weight, before.encoder.stem.conv.weight) == stays
+    assert torch.equal(network.encoder.stem[0].weight, before.encoder.stem[0].weight) == stays
     assert not torch.equal(network.decoder.seg_layers[0].weight, before.decoder.seg_layers[0].weight)
 
 

@@ -17,7 +17,8 @@ from weight_files import KINDS, Bomb, as_original, broken, written
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks import NeurINO, convnext
-from nnunet_neurino.transfer import inflate, inflate_into, load_2d_weights, names
+from nnunet_neurino.transfer import inflate, inflate_into, load_2d_weights
+from nnunet_neurino.transfer.flat import CONVNEXT
 
 # `tiny` in these tests is the small network of `twin.py`.
 
@@ -145,7 +146,7 @@ def test_a_network_of_another_size_stays_as_it_was(state: dict[str, Tensor], tmp
     with torch.device("cpu"):
         network = NeurINO(size="small")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    with pytest.raises(NeurinoError, match="ConvNeXt-tiny"):
+    with pytest.raises(NeurinoError, match="ConvNeXt-Tiny"):
         inflate_into(network, weights)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
@@ -167,7 +168,7 @@ def test_shapes_of_the_sizes_known() -> None:
     published = {"small": 49_454_688, "base": 87_566_464, "large": 196_230_336}
     for name, count in published.items():
         size = convnext.SIZES[name]
-        total = sum(torch.Size(shape).numel() for shape in names.expected_shapes(size).values())
+        total = sum(tensor.numel() for tensor in CONVNEXT.expected(size).values())
         assert total + 2 * size.widths[3] == count
 
 
@@ -185,10 +186,9 @@ def test_the_hub_cache_is_enough_and_its_absence_is_explained(tmp_path: Path) ->
     snapshot.mkdir(parents=True)
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text("0123456789")
-    state = {name: torch.zeros(shape) for name, shape in names.expected_shapes(SMALL).items()}
+    state = {name: torch.zeros(tensor.shape) for name, tensor in CONVNEXT.expected(SMALL).items()}
     save_file(state, snapshot / "model.safetensors")
     code = f"""
-import sys
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks import convnext
 from nnunet_neurino.transfer import load_2d_weights
@@ -199,7 +199,6 @@ try:
     load_2d_weights("facebook/dinov3-convnext-tiny-pretrain-lvd1689m")
 except NeurinoError as error:
     print(error)
-assert "torchvision" not in sys.modules
 """
     offline = _in_new_process(code, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
     assert offline.returncode == 0, offline.stderr

@@ -35,7 +35,7 @@ def test_a_converted_file_is_the_same_encoder(source: Path, tmp_path: Path) -> N
     before, after = load_2d_weights(source), load_2d_weights(target)
     assert before is not None
     assert after is not None
-    assert after.scheme == "nnunet_neurino"
+    assert after.scheme == "timm"
     expected, ours = inflate(before), inflate(after)
     assert ours.keys() == expected.keys()
     assert all(torch.equal(ours[name], expected[name]) for name in expected)

@@ -49,6 +49,19 @@ def as_transformers(state: dict[str, Tensor], prefix: str = "") -> dict[str, Ten
     return result
 
 
+def as_converted_by_version_0_1(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As ``neurino weights convert`` named them when our networks had names of their own."""
+    replaced = {"stem.0": "stem.conv", "stem.1": "stem.norm", "downsample.0": "downsample.norm", "conv_dw": "depthwise",
+                "downsample.1": "downsample.conv", "mlp.fc1": "expand", "mlp.fc2": "project"}  # fmt: skip
+    result = {}
+    for name, tensor in state.items():
+        for new, old in replaced.items():
+            name = name.replace(new, old)
+        if not name.startswith("head."):
+            result[name] = tensor
+    return result
+
+
 def written(kind: str, state: dict[str, Tensor], folder: Path) -> Path:
     """A source of the given kind."""
     if kind == "timm file":
@@ -72,6 +85,9 @@ def written(kind: str, state: dict[str, Tensor], folder: Path) -> Path:
     elif kind == "original, old format":
         torch.save(as_original(state), folder / "old.pth", _use_new_zipfile_serialization=False)
         return folder / "old.pth"
+    elif kind == "converted by version 0.1":
+        save_file(as_converted_by_version_0_1(state), folder / "own.safetensors")
+        return folder / "own.safetensors"
     elif kind == "training checkpoint":
         wrapped = {f"module.backbone.{name}": tensor for name, tensor in as_original(state).items()}
         torch.save({"epoch": 3, "model": wrapped}, folder / "last.pth")
@@ -89,6 +105,7 @@ KINDS = {
     "original": "original",
     "original, old format": "original",
     "training checkpoint": "original",
+    "converted by version 0.1": "nnunet_neurino",
 }
 
 

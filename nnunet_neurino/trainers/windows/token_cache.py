@@ -73,7 +73,7 @@ class TokenCache:
         self._settings = {
             "version": TOKENS_VERSION,
             "vit": network.vit,
-            "layers": list(network.encoder.vit.layers),
+            "layers": list(network.encoder.layers),
             "magnify": network.encoder.magnify,
             "channels": network.in_channels,
             "window": list(network.window),

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunet_neurino.networks.depthwise_weight import Triple, weight_gradient
+from nnunet_neurino.networks.cpu.depthwise_weight import Triple, weight_gradient
 
 _IMPLEMENTATIONS = ("auto", "fast", "torch")
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()

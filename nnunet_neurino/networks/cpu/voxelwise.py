@@ -2,10 +2,10 @@
 
     residual + project(gelu(expand(norm(volume))))
 
-In between are two to eight times as many numbers as in the volume. Made for all voxels at once they are most of a
+In between are two to eight times as many channels as in the volume. Made for all voxels at once they are most of a
 training step's memory, and on a CPU most of its time too: every one of these large tensors is written to fresh memory,
 read back and thrown away. On a CPU this module therefore takes the voxels in portions that fit into the cache, keeps
-nothing but the input, and makes the hidden numbers of a portion again on the way back. Its matrix products go through
+nothing but the input, and makes the hidden channels of a portion again in the backward pass. Its matrix products go through
 oneDNN's 1x1 convolution, which is about twice as fast as ``linear`` on some processors and as fast on others.
 
 Values are those of the plain operations (``plain_voxel_mlp``) up to rounding. Those run wherever the portions were not
@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nnunet_neurino.networks import voxel_portions
-from nnunet_neurino.networks.voxel_portions import VoxelMLP
+from nnunet_neurino.networks.cpu import voxel_portions
+from nnunet_neurino.networks.cpu.voxel_portions import VoxelMLP
 
 _SMALL = 2**22
-"""Hidden numbers (16 MiB) up to which keeping them costs less than making them again."""
+"""Hidden values (16 MiB) up to which keeping them costs less than making them again."""
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PORTION = 2**20
-"""Hidden numbers made at a time: 4 MiB of float32."""
+"""Hidden values made at a time: 4 MiB of float32."""
 
 
 class VoxelMLP(NamedTuple):
-    """The parameters of one perceptron, H hidden numbers between C and O channels.
+    """The parameters of one perceptron, H hidden channels between C and O channels.
 
     Attributes:
         expand_weight: (H, C).
@@ -102,9 +102,9 @@ def statistics(rows: Tensor) -> tuple[Tensor, Tensor]:
     return mean, squares / rows.shape[0]
 
 
-def parts(rows: Tensor, numbers: int) -> list[slice]:
-    """Portions of the rows when ``numbers`` numbers are made of each."""
-    step = max(64, PORTION // numbers // 16 * 16)
+def parts(rows: Tensor, channels: int) -> list[slice]:
+    """Portions of the rows when ``channels`` values are made of each."""
+    step = max(64, PORTION // channels // 16 * 16)
     return [slice(start, start + step) for start in range(0, rows.shape[0], step)]
 
 

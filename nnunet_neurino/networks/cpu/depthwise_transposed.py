@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunet_neurino.networks.depthwise import cast_as_autocast, runs_fast
-from nnunet_neurino.networks.depthwise_weight import Triple, weight_gradient
+from nnunet_neurino.networks.cpu.depthwise import cast_as_autocast, runs_fast
+from nnunet_neurino.networks.cpu.depthwise_weight import Triple, weight_gradient
 
 
 def depthwise_conv_transpose3d(

@@ -41,8 +41,7 @@ from nnunet_neurino.networks.two_pass import Windows, per_window, two_pass
 from nnunet_neurino.networks.window_grid import WindowGrid
 from nnunet_neurino.synth import BlobSettings, generate_blob
 from nnunet_neurino.trainers.windows.copies import CopyRecipe, VolumeCopy
-from nnunet_neurino.transfer.vit import load_vit_weights
-from nnunet_neurino.transfer.vit import fill_slice_encoder
+from nnunet_neurino.transfer.vit import fill_slice_encoder, load_vit_weights
 
 MULTI = (32, 32, 32)
 """Voxels (z, y, x) of a window where there are several."""

@@ -93,15 +93,12 @@ def _described(value: Any) -> Any:
 
 
 _HALF = frozenset(
-    """conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear matmul __matmul__ mm bmm addmm
-    baddbmm einsum prelu scaled_dot_product_attention""".split()
+    ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear", "matmul", "__matmul__", "mm", "bmm", "addmm", "baddbmm", "einsum", "prelu", "scaled_dot_product_attention"]
 )
 _SINGLE = frozenset(
-    """layer_norm group_norm rms_norm norm softmax log_softmax sum prod cumsum exp expm1 log log1p pow __pow__ rsqrt
-    reciprocal softplus logsumexp cross_entropy nll_loss mse_loss l1_loss binary_cross_entropy_with_logits
-    interpolate""".split()
+    ["layer_norm", "group_norm", "rms_norm", "norm", "softmax", "log_softmax", "sum", "prod", "cumsum", "exp", "expm1", "log", "log1p", "pow", "__pow__", "rsqrt", "reciprocal", "softplus", "logsumexp", "cross_entropy", "nll_loss", "mse_loss", "l1_loss", "binary_cross_entropy_with_logits", "interpolate"]
 )
-_WIDEST = frozenset("addcmul addcdiv dot grid_sample index_put scatter_add tensordot".split())
+_WIDEST = frozenset(["addcmul", "addcdiv", "dot", "grid_sample", "index_put", "scatter_add", "tensordot"])
 
 
 class CudaOperations(TorchFunctionMode):

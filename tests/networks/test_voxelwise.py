@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nnunet_neurino.networks.cpu import voxel_portions, voxelwise
+from nnunet_neurino.networks.cpu.voxelwise import VoxelMLP, channel_statistics, plain_voxel_mlp, pointwise, voxel_mlp
 from nnunet_neurino.networks.layers import VoxelBatchNorm
 from nnunet_neurino.networks.mednext_blocks import MedNeXtBlock, MedNeXtUpBlock
-from nnunet_neurino.networks.cpu.voxelwise import VoxelMLP, channel_statistics, plain_voxel_mlp, pointwise, voxel_mlp
 
 CHANNELS, HIDDEN, OUT = 8, 24, 6
 

@@ -12,8 +12,7 @@ from nnunet_neurino.networks import DINOWindow
 from nnunet_neurino.networks.slice_encoder import DEVIATION, MEAN, SliceEncoder, brightness, brightness_range
 from nnunet_neurino.networks.vit import ViTSize
 from nnunet_neurino.networks.window_decoder import WindowArm
-from nnunet_neurino.transfer.vit import load_vit_weights
-from nnunet_neurino.transfer.vit import fill_slice_encoder
+from nnunet_neurino.transfer.vit import fill_slice_encoder, load_vit_weights
 
 WINDOW = (4, 16, 16)
 

@@ -204,9 +204,8 @@ class DINOWindow(Family[WindowSettings]):
         return VIT_PAGES.get(settings.size)
 
     def fill(self, network: Any, location: str, settings: WindowSettings) -> dict[str, Any]:
-        from nnunet_neurino.transfer.vit import load_vit_weights
+        from nnunet_neurino.transfer.vit import fill_slice_encoder, load_vit_weights
         from nnunet_neurino.transfer.weights import as_mapping
-        from nnunet_neurino.transfer.vit import fill_slice_encoder
 
         weights = load_vit_weights(location)
         assert weights is not None

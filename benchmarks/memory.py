@@ -25,10 +25,10 @@ from typing import Any
 FOLDER = tempfile.TemporaryDirectory()  # nnU-Net's trainers open a log file; it reads where when it is imported
 os.environ.update(dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), FOLDER.name))
 
-import torch
+import torch  # noqa: E402
 
-from nnunet_neurino import trainers
-from nnunet_neurino.trainers.memory import training_memory
+from nnunet_neurino import trainers  # noqa: E402
+from nnunet_neurino.trainers.memory import training_memory  # noqa: E402
 
 TRAINERS = {
     "nnUNetTrainerNeurINO": {},
@@ -46,7 +46,12 @@ PLANS = {
     "cubic": {"patch_size": [128, 128, 128], "spacing": [1.0, 1.0, 1.0], "strides": HALVED, "median": [256, 512, 512]},
     "thick": {"patch_size": [48, 192, 192], "spacing": [1.0, 0.3, 0.3], "strides": THICK, "median": [96, 1024, 1024]},
 }
-DATASET = {"channel_names": {"0": "light"}, "labels": {"background": 0, "neuron": 1}, "numTraining": 5}
+DATASET = {
+    "channel_names": {"0": "light"},
+    "labels": {"background": 0, "neuron": 1},
+    "numTraining": 5,
+    "file_ending": ".tif",
+}
 
 
 def nnunet_plans(patch_size: list[int], spacing: list[float], strides: list[list[int]], median: list[int]) -> dict:
@@ -84,7 +89,7 @@ def planned(name: str, plan: str, memory: float) -> dict[str, Any]:
     contents["neurino_settings"] = {"memory": memory, **TRAINERS.get(name, {})}
     trainer_class: Any = trainers.find(name.split()[0])
     with contextlib.redirect_stdout(io.StringIO()):
-        settings = trainer_class(contents, "3d_fullres", 0, {**DATASET, "file_ending": ".tif"}, torch.device("cpu")).settings
+        settings = trainer_class(contents, "3d_fullres", 0, DATASET, torch.device("cpu")).settings
     configuration = contents["configurations"]["3d_fullres"]
     return {
         "network": configuration["architecture"]["network_class_name"],

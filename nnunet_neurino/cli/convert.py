@@ -3,7 +3,8 @@
 Images and tracings are paired by name, or by a table (--pairs). What is odd in a file is mended and listed, each
 tracing is compared with its image (flipped axes, counting from 1, micrometres), labels are drawn, and
 conversion_report.json and contact_sheet.png show all of it. A case that cannot be used is listed and the others are
-converted; the exit status is then 1. A stopped run goes on when the same command is given again.
+converted; the exit status is then 1, as it is when a tracing fits better elsewhere and that was neither fixed nor kept
+(--keep-orientation). A stopped run goes on when the same command is given again.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     option("--unit", choices=("auto", "voxel", "micrometre"), default="auto", help=text)
     text = "apply a flip, count or unit that fits better beyond doubt (default: no, only say so)"
     option("--fix-orientation", action=argparse.BooleanOptionalAction, default=False, help=text)
+    text = "tracings that fit better elsewhere are meant as they are: exit status 0 for them"
+    option("--keep-orientation", action="store_true", help=text)
     text = "draw tubes of the tracings' radii, of one radius, or of a least radius (default: capsule)"
     option("--mode", choices=("capsule", "skeleton", "distance_binary"), default="capsule", help=text)
     option("--tube-radius", type=float, default=1.0, metavar="R", help="for skeleton, in voxels of x (default: 1)")
@@ -88,7 +91,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert; 0 when all cases were converted, else 1."""
+    """Convert; 0 when all cases were converted and none is misplaced, else 1."""
     from nnunet_neurino.conversion import find_cases, read_pairs
 
     notes: list[str] = []
@@ -144,9 +147,17 @@ def convert(cases: Sequence, args: argparse.Namespace, notes: Sequence[str] = ()
         print(f"{refusal.case}: REFUSED: {refusal.refused}")
     for note in result.notes:
         print(note)
+    misplaced = [r.case for r in result.converted if r.alignment and r.alignment.misplaced]
+    if misplaced and not args.keep_orientation:
+        names = ", ".join(misplaced[:5]) + ", ..." * (len(misplaced) > 5)
+        print(
+            f"{len(misplaced)} tracings fit better elsewhere ({names}): "
+            "--fix-orientation moves those that are clear, --keep-orientation takes all as they are"
+        )
     n_test = sum(record.is_test for record in result.converted)
     print(
         f"{result.folder}: {len(result.converted) - n_test} training and {n_test} test cases converted, "
         f"{len(result.refused)} refused; look at contact_sheet.png and conversion_report.json"
     )
-    return 1 if result.refused or not result.converted else 0
+    bad = result.refused or not result.converted or (misplaced and not args.keep_orientation)
+    return 1 if bad else 0

@@ -5,7 +5,7 @@ Prints a table. For folders also writes scores.json and scores.csv (means with 9
 or into --output). Undefined scores are null and counted, with the reason. A broken case is reported, the others are
 scored, and the exit status is 1. Tree distances are in the unit of the trees (voxels, unless both files are in
 micrometres). With --versus, a second method is scored on the same truths and compared case by case. With
---table seeds, PRED is a folder METHOD/DATASET/scores.json and the layout of the papers' tables is printed.
+--table papers, PRED is a folder METHOD/DATASET/scores.json and the layout of the papers' tables is printed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nnunet_neurino.metrics.dataset import (
     score_files,
     score_pairs,
 )
-from nnunet_neurino.metrics.tables import case_table, comparison_table, dataset_table, seeds_tables
+from nnunet_neurino.metrics.tables import case_table, comparison_table, dataset_table, papers_tables
 from nnunet_neurino.swc import Tree
 from nnunet_neurino.tracing import TRACERS, trace_with
 
@@ -84,7 +84,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--versus", metavar="DIR", type=Path, help="folder of a second method's predictions to compare")
     parser.add_argument(
-        "--table", choices=["seeds"], help="print the papers' layout from PRED/METHOD/DATASET/scores.json"
+        "--table",
+        choices=["papers", "seeds"],
+        metavar="papers",
+        help="print the papers' layout from PRED/METHOD/DATASET/scores.json",
     )
 
 
@@ -92,10 +95,12 @@ def run(args: argparse.Namespace) -> int:
     """Run ``neurino evaluate``; 0, or 1 when a case could not be scored."""
     if args.table:
         _needs_folder(args.pred)
-        print(seeds_tables(args.pred))
+        print(papers_tables(args.pred))
         return 0
     if args.truth is None:
-        raise NeurinoError("TRUTH is missing: give two files or two folders, or --table seeds with a folder of results")
+        raise NeurinoError(
+            "TRUTH is missing: give two files or two folders, or --table papers with a folder of results"
+        )
     for path in filter(None, (args.pred, args.truth, args.versus)):
         if not path.exists():
             raise NeurinoError(f"{path}: no such file or folder; expected masks or SWC files")

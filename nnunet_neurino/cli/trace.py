@@ -28,12 +28,21 @@ from nnunet_neurino.tracing import TRACERS, TraceSettings, trace_with
 EXAMPLE = """  neurino synth -o synthetic --count 1 --shape 32 64 64
   neurino trace synthetic/masks/case_000.tif -o traced.swc --image synthetic/images/case_000.tif"""
 
-_DEFAULTS = TraceSettings()
+_NUMBERS = (
+    ("--low", "low", "P", "lower threshold of probabilities"),
+    ("--high", "high", "P", "upper threshold of probabilities"),
+    ("--min-voxels", "min_voxels", "N", "components with fewer voxels are noise"),
+    ("--min-length", "min_length", "L", "pieces with less cable are noise, in voxels of the finest axis"),
+    ("--bridge", "bridge_length", "L", "longest gap to bridge, in voxels of the finest axis; 0 for none"),
+    ("--prune", "prune", "S", "cut side branches that stick out by less than this many radii"),
+    ("--node-spacing", "node_spacing", "L", "distance between nodes, in voxels of the finest axis; 0 for as traced"),
+)
+"""Options that are settings of the tracer: option, setting, name of the value, meaning."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``neurino trace``."""
-    add, default = parser.add_argument, _DEFAULTS
+    add, default = parser.add_argument, TraceSettings()
     add("mask", metavar="MASK", type=Path, help="mask (0 and 1) or probability map (0 to 1, or 0 to 255 in 8 bits)")
     add("-o", "--output", metavar="FILE.swc", type=Path, required=True, help="SWC file to write")
     add("--image", metavar="RAW", type=Path, help="raw image: gaps are then bridged along bright paths only")
@@ -48,56 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--root", metavar=("Z", "Y", "X"), nargs=3, type=float, help="voxel near which a root is wanted (default: none)"
     )
-    add(
-        "--low",
-        metavar="P",
-        type=float,
-        default=default.low,
-        help=f"lower threshold of probabilities (default: {default.low})",
-    )
-    add(
-        "--high",
-        metavar="P",
-        type=float,
-        default=default.high,
-        help=f"upper threshold of probabilities (default: {default.high})",
-    )
-    add(
-        "--min-voxels",
-        metavar="N",
-        type=int,
-        default=default.min_voxels,
-        help=f"smaller components are noise (default: {default.min_voxels} voxels)",
-    )
-    add(
-        "--min-length",
-        metavar="L",
-        type=float,
-        default=default.min_length,
-        help=f"pieces with less cable are noise (default: {default.min_length:g} voxels)",
-    )
-    add(
-        "--bridge",
-        metavar="L",
-        type=float,
-        default=default.bridge_length,
-        help=f"longest gap to bridge in voxels of the finest axis, 0 for none (default: {default.bridge_length:g})",
-    )
-    add(
-        "--prune",
-        metavar="S",
-        type=float,
-        default=default.prune,
-        help=f"cut side branches that stick out by less than this many radii (default: {default.prune:g})",
-    )
+    for option, setting, metavar, meaning in _NUMBERS:
+        usual = getattr(default, setting)
+        text = f"{meaning} (default: {usual:g})"
+        add(option, dest=setting, metavar=metavar, type=type(usual), default=usual, help=text)
     add("--no-split", action="store_true", help="leave crossing neurites joined (default: take them apart)")
-    add(
-        "--node-spacing",
-        metavar="L",
-        type=float,
-        default=default.node_spacing,
-        help="distance between nodes in voxels of the finest axis (default: 0, as traced)",
-    )
     add("--step", dest="node_spacing", type=float, default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # its old name
     add("--each", action="store_true", help="also write each neuron to FILE_1.swc, FILE_2.swc, ... (default: no)")
     add("--tracer", choices=TRACERS, default=TRACERS[0], help="program that traces (default: neurino, our own)")
@@ -115,18 +79,8 @@ def run(args: argparse.Namespace) -> int:
     spacing = mask.spacing or (image.spacing if image else None)
     if spacing is None and args.unit == "micrometre":
         raise NeurinoError(f"{args.mask}: the voxel size is unknown; give --spacing Z Y X in micrometres")
-    settings = TraceSettings(
-        low=args.low,
-        high=args.high,
-        min_voxels=args.min_voxels,
-        min_length=args.min_length,
-        bridge_length=args.bridge,
-        prune=args.prune,
-        split_crossings=not args.no_split,
-        node_spacing=args.node_spacing,
-        root=args.root,
-        unit=args.unit,
-    )
+    numbers = {setting: getattr(args, setting) for _, setting, _, _ in _NUMBERS}
+    settings = TraceSettings(**numbers, split_crossings=not args.no_split, root=args.root, unit=args.unit)
     with _notes_on_stderr():
         try:
             tree = trace_with(

@@ -1,35 +1,25 @@
-"""Does the tracing lie on bright voxels? Compare it with the seven flips, counting from 1, and the other unit."""
+"""Does the tracing lie on bright voxels? Compare it with its flips, counting from 1, the other unit, and shifts."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import stats
+from scipy.spatial import KDTree
 
-from nnunet_neurino.conversion.offset import find_offset
-from nnunet_neurino.conversion.placement import Placement, inside_share
+from nnunet_neurino.conversion.evidence import NEAR, Brightness, Evidence, points_along
+from nnunet_neurino.conversion.offset import likely_shifts
+from nnunet_neurino.conversion.placement import FLIPS, Placement, inside_share
 from nnunet_neurino.swc import Tree
 
-_FLIPS = ("", "x", "y", "z", "xy", "xz", "yz", "xyz")
-_MOST_POINTS = 6000
-_SAMPLE = 2_000_000
-# Consecutive voxels of a branch are no independent witnesses; about this many count as one.
-_RUN = 12
-# Chance of a mistake by which another placement must beat the stored one (16 to 32 of them are tried); two that
-# differ only in counting from 0 or 1, neither of them the stored one, are told apart more readily. And the least
-# difference that matters.
-_DOUBT, _COUNT_DOUBT = 1e-4, 0.02
-_SURE_GAIN = 0.01
-# A tracing that lies on its neuron has at least this contrast; the worst of the real ones tried has 0.77.
-_LEAST_CONTRAST = 0.6
-_LEAST_INSIDE = 0.9
-# Coordinates beyond this lie in no image; lengths would overflow.
-_FAR = 1e6
-# Weights of a voxel and its neighbours on an axis: the signal of a thin neurite, less noise.
-_SMOOTH = np.array([0.25, 0.5, 0.25])
+# The chance of a mistake by which a placement must beat its rivals, and by which one shift must beat another. An
+# easier test will do for an unshifted placement against a shift, since that is the luckiest of a million shifts; for
+# a placement against its surroundings, lest a tracing is found on bright tissue that is not its own; and for a count.
+_DOUBT, _SHIFT_DOUBT, _EASY_DOUBT = 1e-3, 1e-2, 0.05
+# Two placements draw the same picture when nearly all points of one are this close to the other, voxels.
+_SAME, _NEARLY_ALL = 2.0, 95
 
 
 @dataclass(frozen=True)
@@ -37,16 +27,19 @@ class Alignment:
     """How well a tracing lies on its image as stored, and the placement that fits best.
 
     Contrast is the chance that a voxel under the tracing is brighter than a voxel anywhere in the image: 0.5 for a
-    tracing that has nothing to do with the image, 1 for a perfect one.
+    tracing that has nothing to do with the image, 1 for a perfect one. Only the part inside the image counts.
 
     Attributes:
         stored: the placement that the file and the user declare.
         stored_contrast: its contrast.
-        best: the placement with the highest contrast; ``stored`` unless another is better beyond doubt.
+        best: the placement that fits beyond doubt better than all others; ``stored`` where there is none.
         best_contrast: its contrast.
         inside: share of the nodes inside the image as stored.
-        clear: the image can tell: the best placement beats every other flip beyond doubt.
-        runner_up: the next best flip and its contrast, when ``clear`` is false.
+        clear: the image can tell: the best placement beats every other flip, unit and shift beyond doubt.
+        runner_up: when ``clear`` is false, the placement that fits best, or next best to the stored one.
+        runner_up_contrast: its contrast.
+        symmetrical: the tracing draws nearly the same picture when placed as the runner-up.
+        misplaced: another placement fits beyond doubt better than the stored one, whether or not it is clear which.
     """
 
     stored: Placement
@@ -55,7 +48,10 @@ class Alignment:
     best_contrast: float
     inside: float
     clear: bool
-    runner_up: str = ""
+    runner_up: Placement | None = None
+    runner_up_contrast: float = 0.5
+    symmetrical: bool = False
+    misplaced: bool = False
 
     @property
     def differs(self) -> bool:
@@ -66,7 +62,9 @@ class Alignment:
 def check_alignment(
     image: np.ndarray, tree: Tree, spacing: Sequence[float] | None = None, unit: str | None = None
 ) -> Alignment:
-    """Compare image intensity under the tracing for all flips, counting from 0 or 1, and both units.
+    """Compare image intensity under the tracing for all flips, counting from 0 or 1, both units, and shifts.
+
+    Shifts are searched only where the stored placement is poor.
 
     Args:
         image: (z, y, x).
@@ -75,133 +73,128 @@ def check_alignment(
         unit: "voxel" or "micrometre" when it is known; None tries both when the tree does not say.
 
     Returns:
-        The best placement. Of two that the image cannot tell apart the stored one, then the simpler one is taken.
+        The best placement, or the stored one where the image cannot tell.
     """
-    shape = image.shape
     known = unit or (tree.unit if tree.unit != "unknown" else None)
     stored = Placement(micrometre=known == "micrometre" and spacing is not None)
     units = [stored.micrometre]
     if known is None and spacing is not None and tuple(spacing) != (1, 1, 1):
         units = [False, True]
-    rank = _ranks(image)
-    runs: dict[Placement, np.ndarray] = {}
-    contrast: dict[Placement, float] = {}
-    for micrometre in units:
-        points, run = _points(tree, spacing if micrometre else None)
-        for first, flips in itertools.product((0, 1), _FLIPS):
-            placement = Placement(micrometre, first, flips)
-            if placement != stored and _impossible(placement, tree.xyz, shape, spacing):
-                continue
-            share, score = _brightness(image, rank, placement.voxels(points, shape, spacing))
-            contrast[placement] = float(share.mean())
-            runs[placement] = np.bincount(run, score) / np.maximum(np.bincount(run), 1)
     # Simpler placements first: of equal ones the simplest is taken.
-    order = sorted(runs, key=lambda p: (p != stored, p.micrometre != stored.micrometre, p.first, len(p.flips), p.flips))
-    best = stored
-    for placement in order:
-        same_but_count = best != stored and placement.flips == best.flips and placement.micrometre == best.micrometre
-        if contrast[placement] >= _LEAST_CONTRAST and _beats(
-            runs, placement, best, _COUNT_DOUBT if same_but_count else _DOUBT
-        ):
-            best = placement
-    if best == stored and inside_share(stored.voxels(tree.xyz, shape, spacing), shape) < _LEAST_INSIDE:
-        moved = _cut_out(image, rank, tree, stored, spacing)
-        if moved is not None:
-            return moved
-    rivals = [p for p in order if p.flips != best.flips]
-    rival = max(rivals, key=contrast.__getitem__) if rivals else None
-    clear = contrast[best] >= _LEAST_CONTRAST and (rival is None or _beats(runs, best, rival))
-    return Alignment(
-        stored=stored,
-        stored_contrast=contrast[stored],
-        best=best,
-        best_contrast=contrast[best],
-        inside=inside_share(stored.voxels(tree.xyz, shape, spacing), shape),
-        clear=clear,
-        runner_up="" if clear or rival is None else f"{rival} (contrast {contrast[rival]:.3f})",
-    )
+    simple = [Placement(*way) for way in itertools.product(units, (0, 1), FLIPS)]
+    contest = _Contest.of(image, tree, spacing, units)
+    contest.enter(simple)
+    best = contest.leader(stored)
+    if not contest.same_place(best, stored) or not contest.is_peak(stored):
+        contest.enter(contest.shifted([p for p in simple if p.first == 0]))
+        best = contest.leader(stored)
 
-
-def _cut_out(
-    image: np.ndarray, rank: np.ndarray, tree: Tree, stored: Placement, spacing: Sequence[float] | None
-) -> Alignment | None:
-    """The alignment of a tracing of a larger volume, of which the image is a part; None where none is found."""
-    points, _ = _points(tree, spacing if stored.micrometre else None)
-    candidates = {f: replace(stored, flips=f).voxels(points, image.shape, spacing) for f in _FLIPS}
-    found = find_offset(image, rank, candidates, lambda xyz: _brightness(image, rank, xyz))
-    if found is None:
-        return None
-    share, _ = _brightness(image, rank, stored.voxels(points, image.shape, spacing))
-    return Alignment(
+    rivals = [p for p in contest.evidence if not contest.same_place(p, best)]
+    peak = contest.is_peak(best)
+    clear = peak and all(contest.beats(best, rival, _allowed(best, rival)) for rival in rivals)
+    if clear:
+        best = contest.count(best, stored)
+    contrast = contest.contrast
+    alignment = Alignment(
         stored=stored,
-        stored_contrast=float(share.mean()),
-        best=replace(stored, flips=found.flips, shift=found.shift),
-        best_contrast=found.contrast,
+        stored_contrast=contrast(stored),
+        best=best if clear else stored,
+        best_contrast=contrast(best if clear else stored),
         inside=inside_share(stored.voxels(tree.xyz, image.shape, spacing), image.shape),
-        clear=True,
+        clear=clear,
+        misplaced=best != stored if clear else peak and contest.beats(best, stored),
+    )
+    if clear:
+        return alignment
+    second = best if not contest.same_place(best, stored) else max(rivals, key=contest.total)
+    return replace(
+        alignment,
+        runner_up=second,
+        runner_up_contrast=contrast(second),
+        symmetrical=contest.same_picture(second, stored),
     )
 
 
-def _impossible(placement: Placement, xyz: np.ndarray, shape: Sequence[int], spacing: Sequence[float] | None) -> bool:
-    return inside_share(placement.voxels(xyz, shape, spacing), shape) < _LEAST_INSIDE
+def _allowed(one: Placement, other: Placement) -> float:
+    """The chance of a mistake by which ``one`` must beat ``other``."""
+    if not any(other.shift):
+        return _DOUBT
+    return _SHIFT_DOUBT if any(one.shift) else _EASY_DOUBT
 
 
-def _beats(runs: dict[Placement, np.ndarray], one: Placement, other: Placement, doubt: float = _DOUBT) -> bool:
-    """Is ``one`` better beyond doubt? Student's test over the runs: paired, unless the units differ."""
-    a, b = runs[one], runs[other]
-    gain = float(a.mean() - b.mean())
-    if gain <= _SURE_GAIN or min(len(a), len(b)) < 2:
-        return False
-    if len(a) == len(b):
-        error = float((a - b).std(ddof=1)) / np.sqrt(len(a))
-    else:
-        error = float(np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)))
-    return error == 0 or float(stats.t.sf(gain / error, min(len(a), len(b)) - 1)) < doubt
+@dataclass
+class _Contest:
+    """The placements of one tracing in one image, each with its evidence."""
 
+    brightness: Brightness
+    points: np.ndarray
+    spacing: Sequence[float] | None
+    evidence: dict[Placement, Evidence] = field(default_factory=dict)
 
-def _points(tree: Tree, spacing: Sequence[float] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Points (n, 3) along the tracing about a voxel apart, in the tree's own coordinates, and the run of each."""
-    edges = tree.edges()
-    if not len(edges):
-        return tree.xyz, np.arange(len(tree.xyz))
-    near = np.clip(tree.xyz, -_FAR, _FAR)
-    start, end = near[edges[:, 0]], near[edges[:, 1]]
-    step = np.array(spacing, dtype=np.float64)[::-1] if spacing is not None else np.ones(3)
-    length = np.linalg.norm((end - start) / step, axis=1)
-    # Coarser for long tracings, and never more than a bounded number for absurd coordinates.
-    distance = max(1.0, float(length.sum()) / _MOST_POINTS)
-    along = np.cumsum(length) - length
-    place = np.arange(0.0, float(length.sum()) + 1e-9, distance)
-    edge = np.clip(np.searchsorted(along, place, side="right") - 1, 0, len(edges) - 1)
-    t = np.where(length[edge] > 0, (place - along[edge]) / np.where(length[edge] > 0, length[edge], 1), 0)
-    points = start[edge] + np.clip(t, 0, 1)[:, None] * (end - start)[edge]
-    return points, (place // max(_RUN, distance)).astype(np.int64)
+    @classmethod
+    def of(cls, image: np.ndarray, tree: Tree, spacing: Sequence[float] | None, units: list[bool]) -> _Contest:
+        """Without placements yet; the points are about a voxel apart in the finest of the units."""
+        sizes = [np.array(spacing)[::-1] if micrometre and spacing is not None else np.ones(3) for micrometre in units]
+        return cls(Brightness(image), points_along(tree, np.min(sizes, axis=0)), spacing)
 
+    def voxels(self, placement: Placement) -> np.ndarray:
+        """The points (n, 3) x, y, z in voxels of the image."""
+        return placement.voxels(self.points, self.brightness.image.shape, self.spacing)
 
-def _ranks(image: np.ndarray) -> np.ndarray:
-    """Sorted intensities of voxels spread over the whole image."""
-    step = max(1, round((image.size / _SAMPLE) ** (1 / 3)))
-    sample = np.asarray(image[::step, ::step, ::step], dtype=np.float32).ravel()
-    return np.sort(sample)
+    def enter(self, placements: Sequence[Placement]) -> None:
+        """Look at the image for each of the placements."""
+        for placement in placements:
+            self.evidence[placement] = Evidence(self.brightness, self.voxels(placement))
 
+    def shifted(self, placements: list[Placement]) -> list[Placement]:
+        """The placements with the likeliest shifts, those apart from the ones that are known already."""
+        result: list[Placement] = []
+        for micrometre in {p.micrometre for p in placements}:
+            ways = [p for p in placements if p.micrometre == micrometre]
+            points = [self.voxels(p) for p in ways]
+            for way, (x, y, z) in likely_shifts(self.brightness, points):
+                placement = replace(ways[way], shift=(float(x), float(y), float(z)))
+                if not any(self.same_place(placement, known) for known in (*self.evidence, *result)):
+                    result.append(placement)
+        return result
 
-def _brightness(image: np.ndarray, rank: np.ndarray, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each point the weighted mean over the voxels around it of two measures; 0 outside the image.
+    def total(self, placement: Placement) -> float:
+        """The evidence for a placement."""
+        return self.evidence[placement].total
 
-    The first is the share r of the image's voxels that are darker; the second, -log10(1 - r) up to 3 decades and
-    scaled to 1, tells the bright middle of a neurite from its rim, where r is close to 1 all over.
-    """
-    shape = np.array(image.shape)
-    centre = np.floor(np.clip(xyz[:, ::-1], -_FAR, _FAR) + 0.5).astype(np.int64)
-    share, score = np.zeros(len(centre)), np.zeros(len(centre))
-    for offset in itertools.product((-1, 0, 1), repeat=3):
-        at = centre + offset
-        inside = ((at >= 0) & (at < shape)).all(axis=1)
-        at = np.clip(at, 0, shape - 1)
-        value = np.asarray(image[at[:, 0], at[:, 1], at[:, 2]], dtype=np.float32)
-        # The middle of the ranks of equal values: half of an all-black image is not brighter than the rest.
-        darker = (np.searchsorted(rank, value, "left") + np.searchsorted(rank, value, "right")) / (2 * len(rank))
-        weight = np.prod(_SMOOTH[np.array(offset) + 1]) * inside
-        share += weight * darker
-        score += weight * -np.log10(1.001 - darker) / 3
-    return share, score
+    def leader(self, stored: Placement) -> Placement:
+        """The placement with the most evidence, of equal ones the stored one."""
+        return max(self.evidence, key=lambda p: (self.total(p), p == stored))
+
+    def beats(self, one: Placement, other: Placement, allowed: float = _DOUBT) -> bool:
+        """Is the evidence for one beyond doubt stronger than that for the other?"""
+        return self.evidence[one].doubt_against(self.evidence[other]) < allowed
+
+    def is_peak(self, placement: Placement) -> bool:
+        """Does the tracing lie better there than a few voxels away in any direction?"""
+        return self.evidence[placement].doubt_of_peak() < _EASY_DOUBT
+
+    def count(self, best: Placement, stored: Placement) -> Placement:
+        """``best`` as stored, or counted from 0, unless it is counted from 1 beyond doubt."""
+        usual = stored if self.same_place(best, stored) else replace(best, first=0)
+        if best == usual or usual not in self.evidence:
+            return best
+        return best if self.beats(best, usual, _DOUBT if usual == stored else _EASY_DOUBT) else usual
+
+    def same_place(self, one: Placement, other: Placement) -> bool:
+        """Do the two differ by a few voxels only, as counting from 0 and from 1 do?"""
+        if (one.micrometre, one.flips) != (other.micrometre, other.flips):
+            return False
+        return float(np.abs(self.voxels(one)[:1] - self.voxels(other)[:1]).max()) <= NEAR
+
+    def same_picture(self, one: Placement, other: Placement) -> bool:
+        """Does the tracing look the same, as a symmetrical one does when it is flipped?"""
+        a, b = self.voxels(one), self.voxels(other)
+        apart = max(
+            np.percentile(KDTree(b).query(a)[0], _NEARLY_ALL), np.percentile(KDTree(a).query(b)[0], _NEARLY_ALL)
+        )
+        return bool(apart <= _SAME)
+
+    def contrast(self, placement: Placement) -> float:
+        """The chance that a voxel under the tracing is brighter than one anywhere in the image."""
+        return self.brightness.contrast(self.voxels(placement))

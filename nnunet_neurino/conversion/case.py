@@ -22,6 +22,8 @@ from nnunet_neurino.images import write_nifti, write_tiff
 
 #: Draws or cuts the label (bool, z y x) of a part of the image.
 Label = Callable[[Box], np.ndarray]
+# A label of fewer voxels is no neuron's.
+_LEAST_DRAWN = 20
 
 
 class CannotWrite(NeurinoError):
@@ -110,19 +112,20 @@ def _choose_parts(
         return [_Part(case.name, next(block_boxes(shape, shape)), 0.0, None)], 0
     block = None if case.test else settings.block  # test cases are predicted whole
     boxes = list(block_boxes(shape, block or shape, settings.overlap if block else (0, 0, 0)))
-    parts, drawn = [], False
+    parts, drawn = [], 0
     for box in boxes:
         mask = label(box)
         share = float(mask.mean())
         picture.add(mask, box)
-        drawn |= share > 0
+        drawn += int(mask.sum())
         if block and (share < settings.min_foreground or (share == 0 and not settings.allow_empty)):
             continue
         name = case.name + ("_z{}y{}x{}".format(*(s.start for s in box)) if block else "")
         parts.append(_Part(name, box, share, mask if len(boxes) == 1 else None))
-    if not drawn and not settings.allow_empty:
+    if drawn < _LEAST_DRAWN and not settings.allow_empty:
+        size = f"has {drawn} voxels only" if drawn else "is empty, no voxel of the image is foreground"
         raise NeurinoError(
-            f"{case.tracing or case.mask}: the label is empty, no voxel of the image is foreground; check that it "
+            f"{case.tracing or case.mask}: the label {size}; check that it "
             "belongs to the image (--allow-empty keeps such cases)"
         )
     if not parts:

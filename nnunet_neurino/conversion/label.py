@@ -21,7 +21,7 @@ from nnunet_neurino.swc import Tree, merge_touching, rasterise, read_swc
 
 # With fewer nodes inside than this the tracing is another image's, or in another unit; unless it was found to be
 # that of a larger volume.
-_LEAST_INSIDE, _LEAST_OF_CUT_OUT = 0.5, 0.05
+_LEAST_INSIDE, _LEAST_OF_CUT_OUT = 0.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def traced_label(
         findings.append(Finding(0, "the radii of the file", f"all set to {settings.radius:g}"))
     shape = channels.shape[1:]
     alignment = max(
-        (check_alignment(channel, tree, spacing, unit) for channel in channels), key=lambda a: a.best_contrast
+        (check_alignment(channel, tree, spacing, unit) for channel in channels),
+        key=lambda a: (a.clear, a.best_contrast),
     )
     placement = alignment.best if settings.fix_orientation else alignment.stored
     findings += _alignment_findings(alignment, settings.fix_orientation)
@@ -121,7 +122,8 @@ def traced_label(
             best=str(alignment.best),
             best_contrast=round(alignment.best_contrast, 4),
             clear=alignment.clear,
-            runner_up=alignment.runner_up,
+            runner_up=str(alignment.runner_up or ""),
+            misplaced=alignment.misplaced and placement == alignment.stored,
             applied=str(placement),
             nodes_inside=round(share, 4),
         ),
@@ -130,18 +132,24 @@ def traced_label(
 
 
 def _alignment_findings(alignment: Alignment, fix: bool) -> list[Finding]:
+    stored = f"{alignment.stored} ({alignment.stored_contrast:.3f})"
     if alignment.differs:
-        what = (
-            f"the tracing fits the image better {alignment.best} (contrast {alignment.best_contrast:.3f}) than "
-            f"{alignment.stored} ({alignment.stored_contrast:.3f})"
-        )
+        best = f"{alignment.best} (contrast {alignment.best_contrast:.3f})"
+        what = f"the tracing fits the image better {best} than {stored}"
         if fix:
             return [Finding(0, what, f"taken as {alignment.best}")]
         return [Finding(0, f"WARNING: {what}; --fix-orientation applies it")]
-    if not alignment.clear:
-        what = f"the image cannot tell the orientation: contrast {alignment.stored_contrast:.3f} {alignment.stored}"
-        return [Finding(0, f"{what}, next best {alignment.runner_up}; look at the picture")]
-    return []
+    if alignment.clear:
+        return []
+    other = f"{alignment.runner_up} (contrast {alignment.runner_up_contrast:.3f})"
+    if alignment.misplaced:
+        what = f"WARNING: the tracing does not lie on its neuron {stored}"
+        return [Finding(0, f"{what}; it fits best {other}, but not clearly; look at the picture")]
+    if alignment.symmetrical:
+        what = f"the tracing is symmetrical: it looks the same {other} and {stored}"
+    else:
+        what = f"contrast {alignment.stored_contrast:.3f} {alignment.stored}, next best {other}"
+    return [Finding(0, f"the image cannot tell the orientation: {what}; look at the picture")]
 
 
 def _remedy(alignment: Alignment, settings: ConvertSettings) -> str:

@@ -9,6 +9,9 @@ import numpy as np
 
 from nnunet_neurino.swc import Tree
 
+#: Every set of axes that may run the other way, the simplest first.
+FLIPS = ("", "x", "y", "z", "xy", "xz", "yz", "xyz")
+
 
 @dataclass(frozen=True)
 class Placement:

@@ -29,6 +29,7 @@ class AlignmentReport:
     runner_up: str  # the next best one, where it cannot
     applied: str  # with which the label was drawn
     nodes_inside: float  # share of the nodes, 0 to 1
+    misplaced: bool = False  # the tracing fits better elsewhere beyond doubt, and was not moved
 
 
 @dataclass(frozen=True)

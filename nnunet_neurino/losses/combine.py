@@ -19,7 +19,7 @@ _SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class WithTASL(nn.Module):
-    """Another loss and TASL: ``base + weight * TASL``, in the published mode ``(base - least) * (1 + weight * f(TASL))``.
+    """Another loss and TASL: ``base + weight * TASL``; published: ``(base - least) * (1 + weight * f(TASL))``.
 
     Args:
         base: the loss to extend, called as ``base(output, target)``.

@@ -9,11 +9,12 @@ distance to the nearest point of the nearest edge of the other tree. Then, for o
 - DSA (different structure average) is the mean distance of those samples,
 
 and the headline numbers combine the two directions: ESA and PDS by their mean; DSA by the mean of the directions that
-have different samples, 0 when neither has. Between the nodes of trees with very much cable in their unit, samples are
-further apart, each with the weight of those that it stands for. Distances are in the unit of the files, as in Vaa3D: voxels for trees in
-voxels. Both trees are sanitised in the same way first: a node whose parent is not in the file is a root and invents no
-edge (the plugin itself joins it to the first row of the file); nodes without any edge count neither as source nor as
-target.
+have different samples, 0 when neither has. Distances are in the unit of the files, as in Vaa3D: voxels for trees in
+voxels. Where a tree has very much cable in its unit, samples between nodes are further apart, and each has the weight
+of those that it replaces.
+
+Both trees are sanitised in the same way first: a node whose parent is not in the file is a root and invents no edge
+(the plugin itself joins it to the first row of the file); nodes without any edge count neither as source nor as target.
 """
 
 from __future__ import annotations

@@ -30,9 +30,7 @@ SCORES: tuple[Score, ...] = (
     Score("precision", "share of predicted voxels that are true", "higher"),
     Score("recall", "share of true voxels that are predicted", "higher"),
     Score("hd95", "95th percentile of both directed surface distances pooled, voxels", "lower", True),
-    Score(
-        "hd95_directed", "95th percentile of distances prediction to truth (the seeds' formula), voxels", "lower", True
-    ),
+    Score("hd95_directed", "95th percentile of distances prediction to truth (as published), voxels", "lower", True),
     Score("hd95_truth_to_pred", "95th percentile of distances truth to prediction, voxels", "lower"),
     Score("hd95_um", "hd95 in micrometres; needs the voxel size", "lower"),
     Score("hd95_directed_um", "hd95_directed in micrometres", "lower"),

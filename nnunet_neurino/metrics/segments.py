@@ -97,7 +97,7 @@ class _Group:
     def __init__(self, starts: Floats, ends: Floats) -> None:
         self._starts, self._ends = starts, ends
         self._reach = 0.5 * float(np.linalg.norm(ends - starts, axis=1).max())
-        self._middles = cKDTree(0.5 * (starts + ends), balanced_tree=False, compact_nodes=len(starts) < 200_000)
+        self._middles = cKDTree(0.5 * (starts + ends), balanced_tree=False)
 
     def lower(self, best: Floats, points: Floats) -> None:
         """Lower the distances ``best`` of points (n, 3), in place, to those of the nearest piece."""

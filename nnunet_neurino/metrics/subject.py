@@ -1,4 +1,4 @@
-"""What is to be scored: a mask or a tree, with its voxel size, read from any file that the house reads."""
+"""What is to be scored: a mask or a tree, with its voxel size, read from any file that the package reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images import read_stack
 from nnunet_neurino.images.foreground import foreground
 from nnunet_neurino.images.read import SUFFIXES
-from nnunet_neurino.images.record import spacing_beside
+from nnunet_neurino.images.record import spacing_beside, stem_of
 from nnunet_neurino.images.stack import check_spacing
 from nnunet_neurino.swc import Tree, read_swc, to_voxels
 
@@ -48,11 +48,7 @@ def is_scorable(path: Path) -> bool:
 
 def case_of(path: Path) -> str:
     """Name of the case: the file's name without its endings, such as ``.nii.gz`` or ``.ome.tif``."""
-    name = path.name
-    for ending in sorted((*TREE_SUFFIXES, *SUFFIXES, ".ome.tif", ".ome.tiff"), key=len, reverse=True):
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return path.stem
+    return stem_of(path, (*TREE_SUFFIXES, *SUFFIXES, ".ome.tif", ".ome.tiff"))
 
 
 def load(path: str | os.PathLike[str], spacing: Sequence[float] | None = None) -> Subject:

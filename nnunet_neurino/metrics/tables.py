@@ -1,4 +1,4 @@
-"""Tables for people: cases and means, two methods side by side, and the layout of the seeds' Tables 6 and 7."""
+"""Tables for people: cases and means, two methods side by side, and the layout of the papers' tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nnunet_neurino.metrics.scores import SCORES, SHOWN
 from nnunet_neurino.metrics.summary import compare, mean_with_interval
 
 _NONE = "-"
-_OF_THE_SEEDS = ("f1", "hd95", "esa", "dsa", "pds")
+_PUBLISHED = ("f1", "hd95", "esa", "dsa", "pds")
 
 
 def case_table(scores: CaseScores) -> str:
@@ -54,8 +54,8 @@ def comparison_table(first: DatasetScores, second: DatasetScores, names: tuple[s
     return _grid(rows)
 
 
-def seeds_tables(folder: Path) -> str:
-    """The layout of the seeds' Tables 6 and 7 from a folder METHOD/DATASET/scores.json.
+def papers_tables(folder: Path) -> str:
+    """The layout of the papers' tables (NeurINO's 6 and 7) from a folder METHOD/DATASET/scores.json.
 
     Raises:
         NeurinoError: there is no such file, or one cannot be read.
@@ -66,7 +66,7 @@ def seeds_tables(folder: Path) -> str:
         method, dataset = path.parent.parent.name, path.parent.name
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            found.setdefault(method, {})[dataset] = {k: _score(content.get(k)) for k in _OF_THE_SEEDS}
+            found.setdefault(method, {})[dataset] = {k: _score(content.get(k)) for k in _PUBLISHED}
         except (ValueError, TypeError, AttributeError) as error:
             raise NeurinoError(f"{path}: not a scores.json of neurino evaluate ({error}); make it again") from error
         if dataset not in datasets:

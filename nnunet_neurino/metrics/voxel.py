@@ -3,7 +3,7 @@
 "HD95" means at least four different numbers in the literature. Here
 
 - ``hd95`` is the symmetric one: the 95th percentile of both sets of directed distances pooled;
-- ``hd95_directed`` is the seeds' formula: the 95th percentile of the distances from the prediction's surface to the
+- ``hd95_directed`` is the published formula: the 95th percentile of the distances from the prediction's surface to the
   truth's. It does not see what the prediction misses; read it beside ``hd95_truth_to_pred`` or recall.
 
 The surface of a mask is every foreground voxel with a face on the background or on the border of the image. Distances

@@ -142,13 +142,13 @@ class DINOWindow(nn.Module):
     def trial_step(self, image: Tensor, loss: Callable[[Tensor], Tensor]) -> None:
         """A training step by ``two_pass`` that has the memory of a whole one: one window is decoded for all of them.
 
+        Its tokens are there as from a cache; encoding it, some slices at a time, may take a little more.
+
         Args:
             image: (N, C, z, y, x); its values do not matter, so it may be on the meta device.
             loss: from logits (N, classes, z, y, x) to a number.
         """
-        grid = _FirstWindowOnly(tuple(image.shape[2:]), self.window)  # type: ignore[arg-type]
-        ends = image.new_zeros(()), image.new_ones(())
-        two_pass(self.decoder, ImageWindows(self, image, grid, ends), loss)
+        two_pass(self.decoder, _TrialWindows(self, image), loss)
 
 
 class _FirstWindowOnly(WindowGrid):
@@ -156,6 +156,17 @@ class _FirstWindowOnly(WindowGrid):
 
     def __len__(self) -> int:
         return 1
+
+
+class _TrialWindows:
+    def __init__(self, network: DINOWindow, image: Tensor) -> None:
+        (slices, y, x), cell = network.window, PATCH // network.encoder.magnify
+        self.grid = _FirstWindowOnly(tuple(image.shape[2:]), network.window)  # type: ignore[arg-type]
+        self._image = image
+        self._shape = len(image), image.shape[1] * network.encoder.width, slices, y // cell, x // cell
+
+    def tokens(self, number: int) -> Tensor:
+        return self._image.new_empty(self._shape)
 
 
 class ImageWindows:

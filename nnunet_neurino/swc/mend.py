@@ -110,15 +110,7 @@ def _drop_repeats(table: RawTable, findings: list[Finding]) -> RawTable:
     )
     if keep.all():
         return table
-    return RawTable(
-        lines=table.lines[keep],
-        ids=table.ids[keep],
-        types=table.types[keep],
-        xyz=table.xyz[keep],
-        radii=table.radii[keep],
-        parents=table.parents[keep],
-        comments=table.comments,
-    )
+    return RawTable(*(column[keep] for column in table.columns()), comments=table.comments)
 
 
 def _resolve_parents(table: RawTable, findings: list[Finding]) -> np.ndarray:

@@ -33,8 +33,18 @@ class RawTable:
     xyz: np.ndarray
     radii: np.ndarray
     parents: np.ndarray
-    comments: list[tuple[int, str]] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    comments: list[tuple[int, str]] = field(default_factory=list, kw_only=True)
+    findings: list[Finding] = field(default_factory=list, kw_only=True)
+
+    @classmethod
+    def empty(cls) -> RawTable:
+        """No rows."""
+        none = np.zeros(0, np.int64)
+        return cls(none, none, none, np.zeros((0, 3)), np.zeros(0), none)
+
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """Lines, ids, types, positions, radii, parents."""
+        return self.lines, self.ids, self.types, self.xyz, self.radii, self.parents
 
 
 def parse_swc(path: Path, max_nodes: int) -> RawTable:
@@ -45,7 +55,7 @@ def parse_swc(path: Path, max_nodes: int) -> RawTable:
     """
     notes = Notes()
     comments: list[tuple[int, str]] = []
-    blocks: list[_Block] = []
+    blocks = [RawTable.empty()]
     n_nodes = 0
     with open_text(path) as file:
         for first_line, text in blocks_of_lines(file, path, notes):
@@ -57,32 +67,9 @@ def parse_swc(path: Path, max_nodes: int) -> RawTable:
                 raise NeurinoError(
                     f"{path}: more than {max_nodes} nodes; give read_swc a larger max_nodes if that is meant"
                 )
-            if len(block.lines):
-                blocks.append(block)
-    if not blocks:
-        blocks.append(_Block.empty())
-    lines, ids, types, xyz, radii, parents = (
-        np.concatenate(column) for column in zip(*(block.columns() for block in blocks), strict=True)
-    )
-    return RawTable(lines, ids, types, xyz, radii, parents, comments, notes.findings)
-
-
-@dataclass
-class _Block:
-    lines: np.ndarray
-    ids: np.ndarray
-    types: np.ndarray
-    xyz: np.ndarray
-    radii: np.ndarray
-    parents: np.ndarray
-
-    @staticmethod
-    def empty() -> _Block:
-        none = np.zeros(0, np.int64)
-        return _Block(none, none, none, np.zeros((0, 3)), np.zeros(0), none)
-
-    def columns(self) -> tuple[np.ndarray, ...]:
-        return self.lines, self.ids, self.types, self.xyz, self.radii, self.parents
+            blocks.append(block)
+    columns = map(np.concatenate, zip(*(block.columns() for block in blocks), strict=True))
+    return RawTable(*columns, comments=comments, findings=notes.findings)
 
 
 def _parse_block(
@@ -92,7 +79,7 @@ def _parse_block(
     notes: Notes,
     comments: list[tuple[int, str]],
     has_nodes: bool,
-) -> _Block:
+) -> RawTable:
     for k, line in enumerate(lines):
         if len(line) > MAX_LINE_BYTES:
             refuse_long_line(path, first_line + k)
@@ -112,7 +99,7 @@ def _parse_block(
         notes.once(numbers[0], f"column names without '#': {names}", "read as a comment")
         del rows[0], numbers[0]
     if not rows:
-        return _Block.empty()
+        return RawTable.empty()
     _check_columns(path, rows, numbers, notes)
     table = _to_floats(path, rows, numbers, has_underscore=any(b"_" in line for line in lines))
     xyz = table[:, 2:5]
@@ -123,7 +110,7 @@ def _parse_block(
             f"{path}: line {numbers[bad]}: the position {show(b' '.join(rows[bad][2:5]))} is not finite; "
             "expected three numbers x y z; delete the node or give it a position"
         )
-    return _Block(
+    return RawTable(
         lines=np.array(numbers, dtype=np.int64),
         ids=_to_names(path, table[:, 0], rows, 0, numbers, notes),
         types=_to_types(table[:, 1], numbers, notes),

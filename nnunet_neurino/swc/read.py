@@ -28,7 +28,7 @@ def read_swc(
     """Read an SWC or eSWC file; what is broken is mended and told in ``tree.findings`` (table in docs/swc.md).
 
     Args:
-        path: the file; positions are kept as they stand in it (x, y, z; no shift, no flip).
+        path: the file; positions are kept as they are in it (x, y, z; no shift, no flip).
         strict: refuse a file that would have to be mended.
         max_nodes: refuse files with more nodes.
         allow_empty: give an empty tree for a file without nodes (a tracer that found nothing) instead of refusing.

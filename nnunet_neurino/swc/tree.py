@@ -1,4 +1,4 @@
-"""The one neuron type of the house: a forest of nodes on numpy arrays."""
+"""The one neuron type of the package: a forest of nodes on numpy arrays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Tree:
     """A neuron: nodes with a radius, each with at most one parent; several roots are allowed (a forest).
 
     The arrays are copied, checked and read-only; make a changed tree with :func:`dataclasses.replace`. Trees that
-    :func:`~nnunet_neurino.swc.read_swc` or any function of this room returns have parents before children.
+    :func:`~nnunet_neurino.swc.read_swc` or any function of this folder returns have parents before children.
 
     Two trees are equal when their nodes (type, position, radius, parent) and units are exactly equal in
     parents-first order. Ids are names and findings are history: neither takes part.
@@ -164,7 +164,7 @@ class Tree:
 
 
 def has_repeats(ids: np.ndarray) -> bool:
-    """Whether a number stands twice in ``ids``."""
+    """Whether a number is twice in ``ids``."""
     steps = np.diff(ids)
     return not (steps > 0).all() and bool((np.diff(np.sort(ids)) == 0).any())
 

@@ -125,7 +125,7 @@ def _join_and_part(
 def _centre_lines(
     mask: NDArray[np.bool_], scale: Floats, settings: TraceSettings
 ) -> tuple[Lines, VoxelGraph, Floats | None]:
-    """Centre lines of all components, without spurs, their voxels, and the wished position of a root."""
+    """Centre lines of all components, without spurs, their voxels, and the position wanted for a root."""
     count = int(np.count_nonzero(mask))
     if count > _MOST_VOXELS:
         raise NeurinoError(
@@ -166,7 +166,7 @@ def _drop_short(lines: Lines, least: float) -> Lines:
     return lines.keep(wanted[piece])
 
 
-def _roots(lines: Lines, wished: Floats | None) -> Ints:
+def _roots(lines: Lines, wanted_root: Floats | None) -> Ints:
     """One point of each piece: its thickest, or its thickest tip where no point stands out (no cell body in sight)."""
     piece = lines.pieces()
     roots = _thickest_of(lines.radii, piece)
@@ -178,8 +178,8 @@ def _roots(lines: Lines, wished: Floats | None) -> Ints:
     thickness[tip] = [lines.radii[near].mean() for near in nearby]
     plain = lines.radii[roots] <= _STANDS_OUT * typical
     roots[plain] = _thickest_of(thickness, piece)[plain]
-    if wished is not None:
-        nearest = int(np.argmin(((lines.points - wished) ** 2).sum(axis=1)))
+    if wanted_root is not None:
+        nearest = int(np.argmin(((lines.points - wanted_root) ** 2).sum(axis=1)))
         roots[piece[nearest]] = nearest
     return roots
 
@@ -189,12 +189,12 @@ def _thickest_of(thickness: Floats, piece: Ints) -> Ints:
     return order[np.searchsorted(piece[order], np.arange(int(piece.max()) + 1))].astype(np.int64)
 
 
-def _to_tree(lines: Lines, wished: Floats | None, scale: Floats, size: Floats, settings: TraceSettings) -> Tree:
+def _to_tree(lines: Lines, wanted_root: Floats | None, scale: Floats, size: Floats, settings: TraceSettings) -> Tree:
     """Direct the lines away from their roots and put them into the wanted unit, the longest neuron first."""
     if not len(lines.points):
         return Tree.build(np.empty((0, 3)), np.empty(0, dtype=np.int64), unit=settings.unit)
     piece = lines.pieces()
-    roots = _roots(lines, wished)
+    roots = _roots(lines, wanted_root)
     cable = np.bincount(piece[lines.edges[:, 0]], lines.lengths(), minlength=len(roots))
     order, parent = search(adjacency(len(piece), lines.edges), roots)
     order = order[np.argsort(-cable[piece[order]], kind="stable")]

@@ -71,7 +71,9 @@ def resumed_plans(
     plans: dict[str, Any], stored: dict[str, Any], configuration: str, settings: Recipe, changed: dict[str, Any]
 ) -> None:
     """Give ``plans`` the network, patch and batch of a checkpoint's, and ``changed`` settings, in place."""
-    plans[PLANS_KEY] = {**stored.get(PLANS_KEY, {}), **changed}
+    known = settings.as_json()
+    given = {name: value for name, value in stored.get(PLANS_KEY, {}).items() if name in known}
+    plans[PLANS_KEY] = {**given, **changed}
     current, before = plans["configurations"][configuration], stored["configurations"][configuration]
     current.update({key: before[key] for key in ("architecture", "patch_size", "batch_size") if key in before})
     if "batch_size" in changed:

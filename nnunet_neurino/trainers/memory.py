@@ -61,38 +61,30 @@ def training_memory(
     Returns:
         GiB.
     """
-    trial = partial(
-        _trial, network, _frozen(arch_kwargs), tuple(patch_size), channels, classes, full_precision, frozen, tasl
-    )
+    module = network, _frozen(arch_kwargs), channels, classes, frozen
+    trial = partial(_trial, module, tuple(patch_size), full_precision, tasl)
     if batch_size > 3 and len(trial(2)) == len(trial(3)):
         peak = int((trial(2) + (batch_size - 2) * (trial(3) - trial(2))).max())
     else:
         peak = int(trial(batch_size).max())
-    moments = (2 + ema) * _trained_bytes(_module(network, _frozen(arch_kwargs), channels, classes, frozen))
+    moments = (2 + ema) * _trained_bytes(_module(*module))
     return (peak + moments) / 2**30 + CONTEXT_GIB
 
 
 @lru_cache(maxsize=1024)
 def _trial(
-    network: str,
-    arch_kwargs: Any,
-    patch_size: Axes,
-    channels: int,
-    classes: int,
-    full_precision: bool,
-    frozen: bool,
-    tasl: bool,
-    batch_size: int,
+    made_of: tuple[str, Any, int, int, bool], patch_size: Axes, full_precision: bool, tasl: bool, batch_size: int
 ) -> NDArray[np.int64]:
     """Live bytes after each operation of a training step, the optimiser's state left out."""
-    module = _module(network, arch_kwargs, channels, classes, frozen)
+    module = _module(*made_of)
     live, cuda = LiveBytes([*module.parameters(), *module.buffers()]), CudaOperations(not full_precision)
     with live, cuda:
-        image = torch.empty((batch_size, channels, *patch_size), device="meta")
-        if hasattr(module, "trial_step"):
+        image = torch.empty((batch_size, made_of[2], *patch_size), device="meta")
+        own_step: Any = getattr(module, "trial_step", None)
+        if own_step is not None:
             portion = max(2**18, math.prod(patch_size) // 128)  # smaller ones take the trial seconds and save nothing
             portioned, target = PortionedDiceCE(portion=portion, over_logits=not tasl), _target(image)
-            module.trial_step(image, lambda logits: portioned(logits, target) + (_beside(logits) if tasl else 0))
+            own_step(image, lambda logits: portioned(logits, target) + (_beside(logits) if tasl else 0))
         else:
             loss = _nnunet_loss(module(image), tasl)
             cuda.forget_casts()
@@ -122,8 +114,7 @@ def _beside(logits: Tensor) -> Tensor:
 
 
 def _backward(loss: Tensor) -> None:
-    """``loss.backward()``, in which blocks that are computed again see the modes that are active: PyTorch's own hides
-    them."""
+    """``loss.backward()`` would leave the modes, in which checkpointed blocks are to be computed again; this stays."""
     torch.autograd.Variable._execution_engine.run_backward(
         (loss,), (torch.ones_like(loss),), False, False, (), True, accumulate_grad=True
     )

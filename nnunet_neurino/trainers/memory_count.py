@@ -7,8 +7,8 @@ runs through PyTorch's own autograd in a fraction of a second, whatever the size
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 
 class LiveBytes(TorchDispatchMode):
-    """While it is active, ``timeline`` gets the bytes of all live storages, each counted once, after every operation.
+    """While active, adds to ``timeline``, after each operation, the bytes of all live storages, each counted once.
 
     Args:
         there: tensors that exist from the start (parameters, buffers).
@@ -34,11 +34,10 @@ class LiveBytes(TorchDispatchMode):
             self._add(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        result = self._shaped(func, args, kwargs)
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor):
-                self._add(tensor)
+        result = self._result(func, args, kwargs or {})
+        for value in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(value, Tensor) and value.is_meta:
+                self._add(value)
         self.timeline.append(self._now)
         return result
 
@@ -53,59 +52,56 @@ class LiveBytes(TorchDispatchMode):
         del self._alive[key]
         self._now -= size
 
-    def _shaped(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-        """The operation's result. Blocks repeat, so that most results are known but for their storage: 4 times faster."""
-        schema = func._schema
-        if any(part.alias_info for part in (*schema.arguments, *schema.returns)):
+    def _result(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Blocks repeat: what an operation gives for such arguments is mostly known, which is four times faster."""
+        if any(part.alias_info for part in (*func._schema.arguments, *func._schema.returns)):
             return func(*args, **kwargs)
         key = func, _described(args), _described(tuple(kwargs.items()))
-        if key not in self._results:
-            result = func(*args, **kwargs)
-            if not all(tensor.is_meta for tensor in tree_leaves(result) if isinstance(tensor, Tensor)):
-                return result
-            self._results[key] = tree_map(_description, result)
-            return result
-        return tree_map(_made, self._results[key], is_leaf=lambda part: isinstance(part, _Description))
+        if key in self._results:
+            return _made(self._results[key])
+        result = func(*args, **kwargs)
+        if all(value.is_meta for value in tree_leaves(result) if isinstance(value, Tensor)):
+            self._results[key] = _described(result)
+        return result
 
 
-class _Description(tuple):
-    """Shape, stride and type of a tensor."""
-
-    __slots__ = ()
-
-
-def _description(value: Any) -> Any:
-    return _Description((value.shape, value.stride(), value.dtype)) if isinstance(value, Tensor) else value
-
-
-def _made(value: Any) -> Any:
-    if not isinstance(value, _Description):
-        return value
-    shape, stride, dtype = value
-    return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+class _Description(NamedTuple):
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
 
 
 def _described(value: Any) -> Any:
-    """Arguments as a key: hashable, tensors by their description."""
+    """The value, hashable, with descriptions for tensors."""
     if isinstance(value, (tuple, list)):
         return tuple(_described(part) for part in value)
-    return _description(value)
+    return _Description(value.shape, value.stride(), value.dtype) if isinstance(value, Tensor) else value
 
 
-_HALF = frozenset(
-    ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear", "matmul", "__matmul__", "mm", "bmm", "addmm", "baddbmm", "einsum", "prelu", "scaled_dot_product_attention"]
-)
-_SINGLE = frozenset(
-    ["layer_norm", "group_norm", "rms_norm", "norm", "softmax", "log_softmax", "sum", "prod", "cumsum", "exp", "expm1", "log", "log1p", "pow", "__pow__", "rsqrt", "reciprocal", "softplus", "logsumexp", "cross_entropy", "nll_loss", "mse_loss", "l1_loss", "binary_cross_entropy_with_logits", "interpolate"]
-)
-_WIDEST = frozenset(["addcmul", "addcdiv", "dot", "grid_sample", "index_put", "scatter_add", "tensordot"])
+def _made(described: Any) -> Any:
+    if isinstance(described, _Description):
+        return torch.empty_strided(described.shape, described.stride, dtype=described.dtype, device="meta")
+    return tuple(_made(part) for part in described) if isinstance(described, tuple) else described
+
+
+# The operations, by name, that torch.autocast("cuda") runs in float16, in float32, and in the widest type given.
+_HALF = """conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear matmul __matmul__ mm bmm addmm
+    baddbmm einsum prelu scaled_dot_product_attention"""
+_SINGLE = """layer_norm group_norm rms_norm norm softmax log_softmax sum prod cumsum exp log pow __pow__ rsqrt
+    reciprocal logsumexp cross_entropy nll_loss mse_loss l1_loss binary_cross_entropy_with_logits interpolate"""
+_WIDEST = "addcmul addcdiv dot grid_sample index_put scatter_add tensordot"
+_CAST = {
+    name: dtype
+    for names, dtype in ((_HALF, torch.float16), (_SINGLE, torch.float32), (_WIDEST, None))
+    for name in names.split()
+}
 
 
 class CudaOperations(TorchFunctionMode):
     """Makes operations on the meta device keep what they keep on CUDA.
 
     Attention is the fused kind, which never writes its weights down. With mixed precision, arguments are cast as
-    ``torch.autocast("cuda")`` casts them, by PyTorch's list of operations; parameters once only.
+    ``torch.autocast("cuda")`` casts them, parameters once only.
 
     Args:
         mixed: with mixed precision (float16).
@@ -119,10 +115,10 @@ class CudaOperations(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if self.mixed and kwargs.get("dtype") is None:
-            cast = self._cast(name, (args, kwargs))
-            if cast is not None:
-                args, kwargs = tree_map(cast, (args, kwargs))
+        if self.mixed and name in _CAST and kwargs.get("dtype") is None:
+            found = {value.dtype for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
+            dtype = _CAST[name] or (torch.float32 if torch.float32 in found else torch.float16)
+            args, kwargs = tree_map(lambda value: self._cast(value, dtype), (args, kwargs))
         if name == "scaled_dot_product_attention":
             return _fused_attention(*args[:3])
         return func(*args, **kwargs)
@@ -131,26 +127,14 @@ class CudaOperations(TorchFunctionMode):
         """As leaving autocast does: parameters' casts go, but for those that the backward pass needs."""
         self._halves.clear()
 
-    def _cast(self, name: str, arguments: Any) -> Callable[[Any], Any] | None:
-        if name in _HALF:
-            return self._halved
-        types = (
-            {value.dtype for value in tree_leaves(arguments) if isinstance(value, Tensor)} if name in _WIDEST else ()
-        )
-        return _single if name in _SINGLE or torch.float32 in types else None
-
-    def _halved(self, value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.dtype != torch.float32:
+    def _cast(self, value: Any, dtype: torch.dtype) -> Any:
+        if not isinstance(value, Tensor) or value.dtype not in (torch.float16, torch.float32) or value.dtype == dtype:
             return value
         if not isinstance(value, nn.Parameter):
-            return value.half()
+            return value.to(dtype)
         if value not in self._halves:
             self._halves[value] = value.half()
         return self._halves[value]
-
-
-def _single(value: Any) -> Any:
-    return value.float() if isinstance(value, Tensor) and value.dtype == torch.float16 else value
 
 
 def _fused_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

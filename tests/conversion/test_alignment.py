@@ -11,6 +11,7 @@ import pytest
 from conversion_helpers import SHAPE, neuron, picture_of
 
 from nnunet_neurino.conversion import check_alignment
+from nnunet_neurino.conversion.evidence import doubt
 from nnunet_neurino.conversion.placement import Placement
 from nnunet_neurino.images import read_stack
 from nnunet_neurino.swc import Tree, rasterise, read_swc
@@ -78,6 +79,26 @@ def test_a_symmetrical_neuron_decides_nothing():
     assert not alignment.clear
 
 
+def test_two_flips_that_draw_the_same_are_not_told_apart():
+    tree = neuron(3)
+    mirrored = disturbed(tree, SHAPE, "x", 0)
+    image = np.maximum(picture_of(tree), picture_of(mirrored))  # the neuron and its mirror image
+    alignment = check_alignment(image, disturbed(tree, SHAPE, "y", 0))
+    assert not alignment.differs
+    assert alignment.misplaced
+    assert alignment.runner_up in (Placement(flips="y"), Placement(flips="xy"))
+
+
+@pytest.mark.parametrize("length", [2, 6, 15])
+def test_doubt_is_honest_for_brightness_that_spreads(length: int):
+    rng, wrong = np.random.default_rng(length), 0
+    xyz = np.stack([np.arange(300), np.zeros(300), np.zeros(300)], axis=1)
+    for _ in range(200):
+        gain = np.convolve(rng.normal(size=300 + length - 1), np.ones(length), "valid")
+        wrong += doubt(gain, xyz) < 0.05
+    assert wrong <= 20
+
+
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_tiny_and_absurd_tracings_do_no_harm(nodes: int):
     image = picture_of(neuron(0))
@@ -102,14 +123,17 @@ _HALF_A_VOXEL_OFF = {"tuff_ds_intra_in40_tail", "tuff_raw_intra_in40_tail"}
 
 @pytest.mark.parametrize(("flips", "first"), [("y", 0), ("y", 1), ("xz", 1)])  # all: benchmarks/alignment.py
 def test_every_shared_pair(shared_data: Path, flips: str, first: int):
-    for folder in sorted((shared_data / "pairs").iterdir()):
+    folders = sorted((shared_data / "pairs").iterdir())
+    named = 0
+    for folder in folders:
         image = read_stack(folder / "image.tif").voxels
         truth = read_swc(folder / "tracing.swc")
         alignment = check_alignment(image, disturbed(truth, image.shape, flips, first))
-        assert alignment.best.flips == flips, folder.name
-        assert alignment.clear, folder.name
-        if "x" not in flips or folder.name not in _HALF_A_VOXEL_OFF:
+        assert alignment.best.flips == flips if alignment.clear else not alignment.differs, folder.name
+        if alignment.clear and ("x" not in flips or folder.name not in _HALF_A_VOXEL_OFF):
             assert alignment.best.first == first, folder.name
+        named += alignment.clear
+    assert named >= 0.8 * len(folders)
 
 
 def test_published_y_up_files_become_the_tracing(shared_data: Path):
@@ -121,6 +145,10 @@ def test_published_y_up_files_become_the_tracing(shared_data: Path):
         truth = rasterise(read_swc(folder / "tracing.swc"), image.shape)
         assert alignment.best.flips == ("" if name.endswith("app2") else "y")
         assert dice(rasterise(mended, image.shape), truth) >= 0.98
+    answers = []
     for folder in sorted((shared_data / "pairs").glob("tuff_ds_*")):
         image = read_stack(folder / "image.tif").voxels
-        assert check_alignment(image, read_swc(folder / "author_scaled_1based_yup.swc")).best.flips == "y"
+        alignment = check_alignment(image, read_swc(folder / "author_scaled_1based_yup.swc"))
+        answers.append(alignment.best.flips if alignment.clear else "unsure")
+    assert set(answers) <= {"y", "unsure"}
+    assert answers.count("y") >= 0.8 * len(answers)

@@ -21,22 +21,25 @@ def test_trained_resumed_and_predicted(workplace: Workplace, tmp_path: Path) -> 
     theirs.mkdir()
     shutil.copy(TOY, theirs)
     variables = {"nnUNet_extTrainer": str(theirs)}
-    name = "nnUNetTrainerToy_noTASL_EMA"
+    name = "nnUNetTrainerToy_wide_noTASL_EMA"
     fold = model_folder(workplace, name) / "fold_0"
-    command = ("neurino", "train", "901", "3d_fullres", "0", "-tr", name, "--set", "width=6", "--device", "cpu")
-    said = workplace.run(*command, "--patch-size", "16", "32", "32", "--no-val", nnUNet_n_proc_DA="0", **variables)
+    said = workplace.train("901", "3d_fullres", "0", "-tr", name, **variables)
     assert "Epoch 0" in said
-    (fold / "checkpoint_final.pth").rename(fold / "checkpoint_latest.pth")
-    resumed = workplace.run(*command[:-4], "--epochs", "2", "--c", "--device", "cpu", nnUNet_n_proc_DA="0", **variables)
+    # As a training of two epochs leaves it that was stopped after the first.
+    checkpoint = torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)
+    checkpoint["init_args"]["neurino"]["settings"]["epochs"] = 2
+    torch.save(checkpoint, fold / "checkpoint_latest.pth")
+    (fold / "checkpoint_final.pth").unlink()
+    resumed = workplace.train("901", "3d_fullres", "0", "-tr", name, "--c", **variables)
     assert "Epoch 1" in resumed
     assert "Epoch 0" not in resumed
 
     final = torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)
     assert final["current_epoch"] == 2
-    weight = final["network_weights"]["encoder.stages.0.0.convs.0.conv.weight"]
-    assert tuple(weight.shape) == (6, 1, 3, 3, 3)
+    first, second = (c["network_weights"]["encoder.stages.0.0.convs.0.conv.weight"] for c in (checkpoint, final))
+    assert first.shape == second.shape == (8, 1, 3, 3, 3)
+    assert not torch.equal(first, second)
     assert len(final["optimizer_state"]["state"]["buffers"]) > 0, "batch norm's statistics are averaged, too"
-    workplace.train("901", "3d_fullres", "0", "-tr", name, "--val", **variables)
     workplace.run(
         "nnUNetv2_predict", "-d", "901", "-c", "3d_fullres", "-f", "0", "-tr", name, "-device", "cpu", "-npp", "1",
         "-nps", "1", "-i", workplace.raw / ISOTROPIC.name / "imagesTs", "-o", tmp_path / "out", **variables,

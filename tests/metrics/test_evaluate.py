@@ -237,7 +237,7 @@ def test_two_methods(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.
     assert "Wilcoxon" in capsys.readouterr().out
 
 
-def test_layout_of_the_seeds_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_layout_of_the_papers_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = {
         "nnU-Net": {"Fly": {"f1": 0.472, "hd95": 3.2, "esa": 2.0, "dsa": 4.0, "pds": 0.3}, "Mouse": {"f1": 0.5205}},
         "NeurINO": {"Fly": {"f1": 0.5006, "hd95": 3.07, "esa": 1.9, "dsa": 4.1, "pds": 0.25}},
@@ -247,18 +247,18 @@ def test_layout_of_the_seeds_tables(tmp_path: Path, capsys: pytest.CaptureFixtur
             folder = tmp_path / method / dataset
             folder.mkdir(parents=True)
             (folder / "scores.json").write_text(json.dumps(scores))
-    assert evaluate("--table", "seeds", tmp_path) == 0
+    assert evaluate("--table", "papers", tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "Fly" in lines[1]
     assert "Mouse" in lines[1]
     assert "50.06*/3.07*" in next(line for line in lines if line.startswith("NeurINO"))
     assert "47.20/3.20" in next(line for line in lines if line.startswith("nnU-Net"))
     assert any("1.90*/4.10/0.250*" in line for line in lines)
-    assert evaluate("--table", "seeds", tmp_path / "NeurINO") == 1
+    assert evaluate("--table", "papers", tmp_path / "NeurINO") == 1
     for broken in ('{"f1": "high"}', '{"esa": NaN}', "[]", "{"):
         (tmp_path / "NeurINO" / "Fly" / "scores.json").write_text(broken)
         capsys.readouterr()
-        assert evaluate("--table", "seeds", tmp_path) == 1
+        assert evaluate("--table", "papers", tmp_path) == 1
         assert "not a scores.json" in capsys.readouterr().err
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -188,19 +189,24 @@ def test_positions_beyond_all_bounds_are_refused() -> None:
         neuron_distance(line(0.0), line(0.0, 1e200))
 
 
-def test_the_unit_changes_no_score_beyond_the_density_of_samples() -> None:
-    """In nanometres there are far too many samples to keep all; those kept stand for the others."""
+def test_samples_that_are_kept_stand_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
-    xyz = np.cumsum(rng.normal(0, 3, (3000, 3)), axis=0)
-    parents = np.arange(3000) - 1
-    truth, pred = Tree.build(xyz, parents), Tree.build(xyz + rng.normal(0, 1, xyz.shape), parents)
-    truth_nm, pred_nm = (Tree.build(tree.xyz * 1000, parents) for tree in (truth, pred))
-    same = neuron_distance(truth_nm, truth_nm)
-    assert (same.esa, same.dsa, same.pds) == (pytest.approx(0, abs=1e-6), 0, 0)
-    assert same.n_points_pred > 10e6
-    assert same.n_points_pred == pytest.approx(truth_nm.length, rel=1e-3)
-    fine = [Tree.build(tree.xyz * 20, parents) for tree in (pred, truth)]  # so many samples are all kept
-    some, every = neuron_distance(pred_nm, truth_nm, 2000), neuron_distance(*fine, 40)
-    for name in ("esa", "dsa", "max_distance"):
-        assert getattr(some, name) / 1000 == pytest.approx(getattr(every, name) / 20, rel=0.01), name
-    assert some.pds == pytest.approx(every.pds, rel=0.01)
+    xyz = np.cumsum(rng.normal(0, 60, (1500, 3)), axis=0)
+    parents = np.arange(1500) - 1
+    truth, pred = Tree.build(xyz, parents), Tree.build(xyz + rng.normal(0, 20, xyz.shape), parents)
+    every = neuron_distance(pred, truth, 40)
+    assert every.n_points_pred > 100_000
+    monkeypatch.setattr(sys.modules[neuron_distance.__module__], "_MOST_BETWEEN", 10_000)
+    some = neuron_distance(pred, truth, 40)
+    assert (some.n_points_pred, some.n_points_truth) == (every.n_points_pred, every.n_points_truth)
+    for name, accuracy in (("esa", 0.01), ("dsa", 0.01), ("pds", 0.03)):
+        assert getattr(some, name) == pytest.approx(getattr(every, name), rel=accuracy), name
+
+
+def test_a_tree_in_nanometres_is_its_own_equal() -> None:
+    xyz = np.cumsum(np.random.default_rng(2).normal(0, 3000, (3000, 3)), axis=0)
+    tree = Tree.build(xyz, np.arange(3000) - 1)
+    scores = neuron_distance(tree, tree)
+    assert (scores.esa, scores.dsa, scores.pds) == (pytest.approx(0, abs=1e-6), 0, 0)
+    assert scores.n_points_pred > 10e6
+    assert scores.n_points_pred == pytest.approx(tree.length, rel=1e-3)

@@ -1,4 +1,4 @@
-"""DINeuro's trainers: names, settings, plans, learning rates, weights, memory."""
+"""DINeuro's trainers: names, settings, plans, learning rates, weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 from nnunet_neurino import trainers
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks import DINeuro
-from nnunet_neurino.trainers import memory
 from nnunet_neurino.trainers.checkpoints import resumed_settings
 from nnunet_neurino.trainers.families import TransferRecipe
 from nnunet_neurino.trainers.families.dineuro import DEMO, PAPER, DINeuroSettings
@@ -187,35 +186,6 @@ def test_weights_arrive_and_are_recorded(tmp_path: Path) -> None:
     torch.testing.assert_close(kernel[:, 0, 0], twin.patch_embed.proj.weight.sum(1) / 5)
     assert (record["size"], record["inflation"], record["source"]) == ("small", "average", "dino.safetensors")
     assert len(record["sha256"]) == 64
-
-
-def bytes_kept(network: torch.nn.Module, patch: tuple[int, int, int]) -> int:
-    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
-    kept: dict[int, int] = {}
-
-    def remember(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
-        outputs = network(torch.zeros(1, 1, *patch))
-    del outputs
-    return sum(kept.values())
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"vit": "atto"}, {"vit": "small"}, {"vit": "small", "decoder": "upernet"}, {"vit": "atto_v3", "tubes": False}],
-    ids=["atto", "small", "upernet", "notube"],
-)
-def test_the_memory_estimate(options: dict) -> None:
-    patch = (8, 64, 64)
-    network = DINeuro(**options).train()
-    kept = bytes_kept(network, patch) / network.compute_conv_feature_map_size(patch)
-    # The decoder's perceptrons keep less on a CPU than on the GPUs that the estimate is for.
-    assert 0.65 * memory.BYTES_KEPT <= kept <= 1.15 * memory.BYTES_KEPT
 
 
 def test_a_trained_network_cannot_change_when_resumed() -> None:

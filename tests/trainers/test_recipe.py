@@ -193,6 +193,7 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed_with_what_is_still_a_sett
     resumed.load_checkpoint(str(path))
     assert (resumed.settings.size, resumed.settings.lr, resumed.settings.epochs) == ("S", 0.003, 10)
     assert torch.equal(weights(resumed), weights(trainer))
+    assert "network" not in resumed.plans_manager.plans["neurino_settings"]
     resumed.save_checkpoint(str(path))
     make("nnUNetTrainerMedNeXt", size="S", initialise=False).load_checkpoint(str(path))
     with pytest.raises(NeurinoError, match="unknown setting 'network'"):

@@ -104,7 +104,9 @@ def test_published_at_every_scale(monkeypatch, tmp_path):
     outputs, targets = _batch(trainer, LABELS["classes"])
     tasl = TASL("published", path=0.2)
     factors = [1 + 0.1 * tasl(o, t) for o, t in zip(outputs, targets, strict=True)]
-    each = [w * f * loss.base(o, t) for w, f, o, t in zip(loss.scale_weights, factors, outputs, targets, strict=True)]
+    # nnU-Net's cross-entropy - Dice becomes the published cross-entropy + 1 - Dice.
+    plain = [loss.base(o, t) + 1 for o, t in zip(outputs, targets, strict=True)]
+    each = [w * f * p for w, f, p in zip(loss.scale_weights, factors, plain, strict=True)]
     torch.testing.assert_close(loss(outputs, targets), sum(each))
 
 

@@ -189,4 +189,4 @@ def _triple(value: int | Sequence[int] | str) -> Triple:
     return z, y, x
 
 
-__all__ = ["DepthwiseConv3d", "cast_as_autocast", "depthwise_conv3d", "runs_fast"]
+__all__ = ["DepthwiseConv3d", "depthwise_conv3d", "runs_fast"]

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 
 from nnunet_neurino.tracing.crossings.arms import Network
 from nnunet_neurino.tracing.crossings.candidates import Crossing
@@ -137,19 +138,9 @@ def pieces_of(network: Network, size: Floats, gaps: bool) -> dict[int, Piece]:
 
 
 def _leaders(own: list[int], groups: list[list[int]]) -> dict[int, int]:
-    """For each branch the one that stands for all that are joined to it."""
-    leader = {number: number for number in own}
-    for group in groups:  # written out: this is most of the time that dense masks take
-        first = group[0]
-        while leader[first] != first:
-            leader[first] = first = leader[leader[first]]
-        for other in group[1:]:
-            while leader[other] != other:
-                leader[other] = other = leader[leader[other]]
-            leader[other] = first
-    for number in own:
-        top = number
-        while leader[top] != top:
-            top = leader[top]
-        leader[number] = top
-    return leader
+    """For each branch one of those that are joined to it, the same for all of these."""
+    joined = DisjointSet(own)
+    for first, *others in groups:
+        for other in others:
+            joined.merge(first, other)
+    return {number: joined[number] for number in own}

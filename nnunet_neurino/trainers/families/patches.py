@@ -104,7 +104,9 @@ def patch_wise(
 
 def first_that_fits(plans: Sequence[Plan], fits: Callable[[Plan], bool]) -> Plan:
     """The first that fits of plans that take less and less memory, by bisection; the last one if none does."""
-    return plans[min(bisect_left(plans, True, key=fits), len(plans) - 1)]
+    if fits(plans[0]):
+        return plans[0]
+    return plans[min(bisect_left(plans, True, lo=1, key=fits), len(plans) - 1)]
 
 
 def _planned_strides(arch_kwargs: dict[str, Any]) -> list[Axes]:

@@ -13,7 +13,6 @@ from nnunet_neurino.networks.layers import Pointwise
 from nnunet_neurino.networks.mednext_blocks import MedNeXtBlock, MedNeXtUpBlock
 from nnunet_neurino.networks.recompute import run
 
-
 START_VALUES = ("linear", "published")
 """``linear``: of a linear layer. ``published``: of a transposed 1x1x1 convolution, which the published network has for
 heads and shortcuts: its logits start with a deviation of 1.4 to 15.9 instead of 0.3 to 0.6."""

@@ -121,8 +121,8 @@ CONVNEXT_LIBRARIES = (
     Library("nnunet_neurino", "stem.conv.weight", current_name),
 )
 
-# Queries, keys and values that are apart become attn.q, attn.k and attn.v; ``flat.assembled`` puts them together. timm's
-# own filter for Meta's DINOv3 would take attn.qkv.bias apart, and resample a patch embedding of a wrong size unasked.
+# Queries, keys and values that are apart become attn.q, attn.k and attn.v, which ``flat.assembled`` puts together.
+# timm's filter for Meta's DINOv3 would take attn.qkv.bias apart, and resample a patch embedding of a wrong size unasked.
 _TIMM_OR_META: Rules = (
     (r"^storage_tokens$", "reg_token"),
     (r"\.ls([12])\.gamma$", r".gamma_\1"),

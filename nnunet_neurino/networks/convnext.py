@@ -1,8 +1,8 @@
 """ConvNeXt in three dimensions: the encoder whose 2D twin carries the DINOv3 weights.
 
 Every layer is that of the 2D network (Liu et al., A ConvNet for the 2020s, 2022) with one more kernel axis, the depth,
-and has the name that timm's ConvNeXt gives it. With the weights that ``nnunet_neurino.transfer.inflate`` makes, it computes on a volume of identical slices what the 2D
-network computes on one slice.
+and has the name that timm's ConvNeXt gives it. With the weights that ``nnunet_neurino.transfer.inflate`` makes, it
+computes on a volume of identical slices what the 2D network computes on one slice.
 """
 
 from __future__ import annotations

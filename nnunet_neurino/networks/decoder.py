@@ -7,10 +7,15 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.geometry import Levels
 from nnunet_neurino.networks.layers import Pointwise
 from nnunet_neurino.networks.mednext_blocks import MedNeXtBlock, MedNeXtUpBlock
 from nnunet_neurino.networks.recompute import run
+
+START_VALUES = ("linear", "published")
+"""``linear``: of a linear layer. ``published``: of a transposed 1x1x1 convolution, which the published network has for
+heads and shortcuts: its logits start with a deviation of 1.4 to 15.9 instead of 0.3 to 0.6."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class DecoderPlan:
         skipped: levels from full resolution on that get nothing from the encoder.
         norm: ``batch``, ``group`` or ``layer``.
         grn: global response norm in every block.
+        start_values: of the heads and of the shortcuts on the way up, see ``START_VALUES``.
     """
 
     widths: tuple[int, ...]
@@ -32,6 +38,13 @@ class DecoderPlan:
     skipped: int = 0
     norm: str = "batch"
     grn: bool = False
+    start_values: str = "linear"
+
+    def __post_init__(self) -> None:
+        if self.start_values not in START_VALUES:
+            raise NeurinoError(
+                f"start values '{self.start_values}' are not known: expected one of {', '.join(START_VALUES)}"
+            )
 
     def make_blocks(self, level: int) -> nn.ModuleList:
         """The residual blocks of a level."""
@@ -90,6 +103,9 @@ class MedNeXtDecoder(nn.Module):
         self.bottleneck = plan.make_blocks(len(plan.widths) - 1)
         self.levels = nn.ModuleList(_Level(plan, levels, level) for level in range(len(plan.widths) - 1))
         self.seg_layers = nn.ModuleList(Pointwise(width, num_classes) for width in plan.widths[: levels.n_heads])
+        if plan.start_values == "published":
+            for layer in (*self.seg_layers, *(level.up.shortcut for level in self.levels)):
+                layer.start_as_transposed()
         if not deep_supervision:
             # Distributed training refuses parameters that never get a gradient.
             self.seg_layers[1:].requires_grad_(False)

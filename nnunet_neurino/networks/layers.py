@@ -107,6 +107,16 @@ class Pointwise(nn.Linear):
     def forward(self, volume: Tensor) -> Tensor:
         return pointwise(volume, self.weight, self.bias)
 
+    @torch.no_grad()
+    def start_as_transposed(self) -> None:
+        """Draw the values that PyTorch starts a transposed 1x1x1 convolution with.
+
+        It takes the number of output channels for the fan-in: with few of them, values are large.
+        """
+        bound = self.out_features**-0.5
+        self.weight.uniform_(-bound, bound)
+        self.bias.uniform_(-bound, bound)
+
     def without_bias(self, volume: Tensor) -> Tensor:
         """The same without the bias."""
         return pointwise(volume, self.weight)

@@ -99,6 +99,8 @@ class MedNeXt(nn.Module):
         norm: ``group`` (published), ``batch`` or ``layer``.
         width: channels at full resolution.
         checkpointing: compute activations again in the backward pass instead of keeping them.
+        start_values: ``linear``, or ``published`` for the large first logits of the published network; see
+            ``nnunet_neurino.networks.decoder``.
         input_channels: nnU-Net's name for ``in_channels``.
     """
 
@@ -118,6 +120,7 @@ class MedNeXt(nn.Module):
         norm: str = "group",
         width: int = 32,
         checkpointing: bool = False,
+        start_values: str = "linear",
         *,
         input_channels: int | None = None,
     ) -> None:
@@ -133,6 +136,7 @@ class MedNeXt(nn.Module):
             expansions=SIZES[size].expansions,
             norm=norm,
             grn=grn,
+            start_values=start_values,
         )
         self.encoder = _Encoder(in_channels, plan, self.levels, checkpointing)
         self.decoder = MedNeXtDecoder(plan, self.levels, num_classes, deep_supervision, checkpointing)

@@ -40,6 +40,8 @@ class NeurINO(nn.Module):
         depth_axis: the axis that the 2D weights do not have: 0 (z), 1 (y) or 2 (x).
         layer_scale: start value of the encoder's layer scale when training from scratch.
         checkpointing: compute activations again in the backward pass instead of keeping them.
+        start_values: ``linear``, or ``published`` for the large first logits of the published network; see
+            ``nnunet_neurino.networks.decoder``.
         input_channels: nnU-Net's name for ``in_channels``.
 
     Examples:
@@ -68,6 +70,7 @@ class NeurINO(nn.Module):
         depth_axis: int = 0,
         layer_scale: float = 1e-6,
         checkpointing: bool = False,
+        start_values: str = "linear",
         *,
         input_channels: int | None = None,
     ) -> None:
@@ -88,6 +91,7 @@ class NeurINO(nn.Module):
             skipped=self._finer_levels,
             norm=norm,
             grn=grn,
+            start_values=start_values,
         )
         self.decoder = MedNeXtDecoder(plan, self.levels, num_classes, deep_supervision, checkpointing)
 

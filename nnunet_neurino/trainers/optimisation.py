@@ -217,7 +217,7 @@ def parameter_groups(
 
 
 def encoder_blocks(network: nn.Module) -> Iterator[list[nn.Parameter]]:
-    """The encoder's pretrained parameters by layer, as it says itself: stem, then every block (and what leads to it)."""
+    """The encoder's pretrained parameters by layer, as it says itself: stem, then blocks and what leads to them."""
     encoder = getattr(network, "encoder", None)
     return encoder.parameter_blocks() if hasattr(encoder, "parameter_blocks") else iter(())
 

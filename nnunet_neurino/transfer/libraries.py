@@ -1,7 +1,7 @@
 """The names that different libraries give to the weights of one 2D network, turned into timm's.
 
-Read are timm's names, Meta's original ones, those of the transformers library, and those that files converted by earlier
-versions have. A library is told by the name of the network's first kernel; prefixes in front of a whole network
+Read are timm's names, Meta's original ones, those of the transformers library, and those in files that earlier versions
+of ours converted. A library is told by the name of the network's first kernel; prefixes in front of a whole network
 (``model.``, ``backbone.``, ``module.`` ...) do not matter.
 """
 
@@ -101,7 +101,7 @@ def import_timm() -> Any:
 
 
 def _metas_convnext(name: str) -> str:
-    """By timm's filter. It gets a vector: a matrix it would bring into the model's shape where we refuse a wrong one."""
+    """By timm's filter. It gets a vector: it would reshape a matrix of a wrong shape, where we refuse it."""
     return next(iter(import_timm().models.convnext.checkpoint_filter_fn({name: torch.zeros(1)}, None)))
 
 
@@ -121,8 +121,8 @@ CONVNEXT_LIBRARIES = (
     Library("nnunet_neurino", "stem.conv.weight", current_name),
 )
 
-# Queries, keys and values that are apart become attn.q, attn.k and attn.v; who reads them puts them together. timm's own
-# filter for Meta's DINOv3 takes attn.qkv.bias apart instead, and resamples patch embeddings of a wrong size unasked.
+# Queries, keys and values that are apart become attn.q, attn.k and attn.v, which ``flat.assembled`` puts together.
+# timm's filter for Meta's DINOv3 would take attn.qkv.bias apart, and resample a patch embedding of a wrong size unasked.
 _TIMM_OR_META: Rules = (
     (r"^storage_tokens$", "reg_token"),
     (r"\.ls([12])\.gamma$", r".gamma_\1"),

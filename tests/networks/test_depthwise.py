@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunet_neurino.networks.cpu import depthwise
 from nnunet_neurino.networks.cpu.depthwise import DepthwiseConv3d, depthwise_conv3d, runs_fast
 from nnunet_neurino.networks.cpu.depthwise_weight import choose_axes, weight_gradient
 
@@ -279,7 +278,3 @@ def test_long_sums_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
     for products in (1, 60, 90):
         monkeypatch.setattr("nnunet_neurino.networks.cpu.depthwise_weight._PRODUCTS", products)
         torch.testing.assert_close(weight_gradient(volume.detach(), grad, (3, 3, 3), (1, 1, 1)), whole)
-
-
-def test_public_names() -> None:
-    assert set(depthwise.__all__) == {"DepthwiseConv3d", "depthwise_conv3d", "runs_fast"}

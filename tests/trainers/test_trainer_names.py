@@ -92,6 +92,7 @@ def test_published_constants() -> None:
         assert (settings.tasl, settings.tasl_weight) == ("published", 0.1)
         assert settings.oversample_foreground == 0.33
         assert settings.bottleneck_loss
+        assert settings.start_values == "published"
         assert settings.full_precision
         assert settings.decay_all
         assert not settings.stepwise

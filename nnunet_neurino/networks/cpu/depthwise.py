@@ -187,6 +187,3 @@ def _triple(value: int | Sequence[int] | str) -> Triple:
         return value, value, value
     z, y, x = (int(v) for v in value)
     return z, y, x
-
-
-__all__ = ["DepthwiseConv3d", "depthwise_conv3d", "runs_fast"]

@@ -5,8 +5,8 @@
 In between are two to eight times as many channels as in the volume. Made for all voxels at once they are most of a
 training step's memory, and on a CPU most of its time too: every one of these large tensors is written to fresh memory,
 read back and thrown away. On a CPU this module therefore takes the voxels in portions that fit into the cache, keeps
-nothing but the input, and makes the hidden channels of a portion again in the backward pass. Its matrix products go through
-oneDNN's 1x1 convolution, which is about twice as fast as ``linear`` on some processors and as fast on others.
+nothing but the input, and makes the hidden channels of a portion again in the backward pass. Its matrix products go
+through oneDNN's 1x1 convolution, which is about twice as fast as ``linear`` on some processors and as fast on others.
 
 Values are those of the plain operations (``plain_voxel_mlp``) up to rounding. Those run wherever the portions were not
 measured to win: on small volumes, on GPUs, in half precision, under ``torch.compile`` and while a network is traced.

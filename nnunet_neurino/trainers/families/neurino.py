@@ -35,6 +35,7 @@ class NeurINOSettings(TransferRecipe):
         norm: normalisation in the decoder: ``"group"`` (each patch by itself), ``"layer"`` or ``"batch"``
             (published).
         checkpointing: compute activations again in the backward pass instead of keeping them: less memory, more time.
+        start_values: of heads and shortcuts in the decoder, ``"linear"`` or ``"published"`` (large first logits).
         inflation: ``"center"``, ``"average"``, ``"center_sym"`` or ``"triplane"``: from 2D to 3D kernels.
         bottleneck_loss: also supervise the coarsest head (published); nnU-Net gives its last one no weight.
     """
@@ -45,6 +46,7 @@ class NeurINOSettings(TransferRecipe):
     grn: bool = True
     norm: str = "group"
     checkpointing: bool = False
+    start_values: str = "linear"
     inflation: str = "center_sym"
     layer_decay: float = 0.9
     bottleneck_loss: bool = False
@@ -55,6 +57,7 @@ class NeurINOSettings(TransferRecipe):
         "size": ("tiny", "small", "base", "large", "atto"),
         "stem_stride": (2, 4),
         "norm": ("group", "batch", "layer"),
+        "start_values": ("linear", "published"),
         "inflation": ("center", "average", "center_sym", "triplane"),
     }
 
@@ -63,6 +66,7 @@ PAPER: dict[str, Any] = {
     "isotropic": True,
     "grn": True,
     "norm": "batch",
+    "start_values": "published",
     "patch_size": (32, 32, 32),
     "batch_size": 2,
     "inflation": "center",
@@ -123,6 +127,8 @@ class NeurINO(Family[NeurINOSettings]):
             "kernel_depth": depths,
             "checkpointing": settings.checkpointing,
         }
+        if settings.start_values != "linear":
+            arch_kwargs["start_values"] = settings.start_values
         return patch_wise(self, configuration, settings, arch_kwargs, totals(strides), fits)
 
     def weight_page(self, settings: NeurINOSettings) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -184,6 +185,7 @@ class ConvNeXt3d(nn.Module):
     def parameter_blocks(self) -> Iterator[list[nn.Parameter]]:
         """The parameters of each layer, from the image on, for learning rates that fall towards the image."""
         yield [*self.stem.parameters()]
+        stage: Any
         for number, stage in enumerate(self.stages):
             if number:
                 yield [*stage.downsample.parameters()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -104,7 +105,8 @@ class MedNeXtDecoder(nn.Module):
         self.levels = nn.ModuleList(_Level(plan, levels, level) for level in range(len(plan.widths) - 1))
         self.seg_layers = nn.ModuleList(Pointwise(width, num_classes) for width in plan.widths[: levels.n_heads])
         if plan.start_values == "published":
-            for layer in (*self.seg_layers, *(level.up.shortcut for level in self.levels)):
+            layers: Any = [*self.seg_layers, *(level.get_submodule("up.shortcut") for level in self.levels)]
+            for layer in layers:
                 layer.start_as_transposed()
         if not deep_supervision:
             # Distributed training refuses parameters that never get a gradient.

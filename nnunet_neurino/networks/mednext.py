@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -79,6 +80,7 @@ class _Encoder(nn.Module):
     def parameter_blocks(self) -> Iterator[list[nn.Parameter]]:
         """The parameters of each layer, from the image on, for learning rates that fall towards the image."""
         yield [*self.stem.parameters()]
+        level: Any
         for level in self.levels:
             for block in (*level.blocks, level.down):
                 yield [*block.parameters()]

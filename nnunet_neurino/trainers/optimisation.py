@@ -218,8 +218,8 @@ def parameter_groups(
 
 def encoder_blocks(network: nn.Module) -> Iterator[list[nn.Parameter]]:
     """The encoder's pretrained parameters by layer, as it says itself: stem, then blocks and what leads to them."""
-    encoder = getattr(network, "encoder", None)
-    return encoder.parameter_blocks() if hasattr(encoder, "parameter_blocks") else iter(())
+    blocks: Any = getattr(getattr(network, "encoder", None), "parameter_blocks", None)
+    return blocks() if blocks is not None else iter(())
 
 
 def let_encoder_learn(network: nn.Module, learns: bool) -> None:

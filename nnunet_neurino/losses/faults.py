@@ -18,7 +18,7 @@ _ISLAND = 16.0
 
 @dataclass(frozen=True)
 class FalseVoxels:
-    """Voxels predicted beyond the truth, and how much each adds to the three terms if it is fully believed."""
+    """Voxels predicted beyond the truth, and how much each adds to the three terms at probability 1."""
 
     flat: NDArray[np.int32]
     """Number of each voxel (n,) in C order of the volume."""

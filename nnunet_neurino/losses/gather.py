@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
 
 class Charged(NamedTuple):
-    """Voxels that cost something as far as they are believed in."""
+    """Voxels that cost something in proportion to their predicted probability."""
 
     place: Place
     kind: Tensor

@@ -30,7 +30,7 @@ class DecoderPlan:
         skipped: levels from full resolution on that get nothing from the encoder.
         norm: ``batch``, ``group`` or ``layer``.
         grn: global response norm in every block.
-        start_values: of the heads and of the shortcuts on the way up, see ``START_VALUES``.
+        start_values: of the heads and of the upsampling shortcuts, see ``START_VALUES``.
     """
 
     widths: tuple[int, ...]

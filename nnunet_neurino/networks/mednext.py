@@ -33,7 +33,7 @@ SIZES = {
 
 
 class _EncoderLevel(nn.Module):
-    """Residual blocks of one level and the way down from it."""
+    """Residual blocks of one level and the downsampling behind it."""
 
     def __init__(self, blocks: nn.ModuleList, down: MedNeXtDownBlock) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class _Encoder(nn.Module):
                     step,
                     plan.expansions[level + 1],
                     plan.norm,
-                    # The published network leaves it out of its first way down.
+                    # The published network leaves it out of its first downsampling.
                     plan.grn and level > 0,
                 ),
             )
@@ -95,7 +95,7 @@ class MedNeXt(nn.Module):
         in_channels: channels of the image; ``input_channels`` is nnU-Net's name for it.
         num_classes: channels of the logits: classes with the background, or regions.
         size: ``S``, ``B``, ``M`` or ``L``.
-        grn: global response norm in every block but the first way down.
+        grn: global response norm in every block but the first downsampling.
         deep_supervision: return the logits of all heads, full resolution first.
         strides: rows of (z, y, x) strides, or None for isotropic ones with five heads.
         norm: ``group`` (published), ``batch`` or ``layer``.

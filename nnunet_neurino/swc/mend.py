@@ -13,7 +13,7 @@ from nnunet_neurino.findings import Finding
 from nnunet_neurino.swc.parse import RawTable
 from nnunet_neurino.swc.tree import Tree, Unit, circle_nodes, has_repeats, parents_first_order, take
 
-#: Findings of one kind that are told line by line; the rest is counted in one more.
+#: Findings of one kind that are listed line by line; the rest is counted in one more.
 MAX_FINDINGS_A_KIND = 100
 
 _OWN_UNIT = re.compile(r"^unit:\s*(voxel|micrometre|unknown)$")

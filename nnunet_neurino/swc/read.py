@@ -25,7 +25,7 @@ def read_swc(
     allow_empty: bool = False,
     break_circles: bool = False,
 ) -> Tree:
-    """Read an SWC or eSWC file; what is broken is mended and told in ``tree.findings`` (table in docs/swc.md).
+    """Read an SWC or eSWC file; what is broken is mended and listed in ``tree.findings`` (table in docs/swc.md).
 
     Args:
         path: the file; positions are kept as they are in it (x, y, z; no shift, no flip).

@@ -19,7 +19,7 @@ _BLOCK_BYTES = 2**22
 
 
 class Notes:
-    """Findings while parsing; those about the manner of writing are told once, at the first line."""
+    """Findings while parsing; those about the manner of writing are listed once, at the first line."""
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []

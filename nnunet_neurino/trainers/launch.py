@@ -23,7 +23,7 @@ from nnunet_neurino.transfer.safe_pickle import read_torch_archive
 
 @dataclass(frozen=True)
 class Training:
-    """What ``nnUNetv2_train`` is told, and the settings it cannot be told.
+    """The arguments of ``nnUNetv2_train``, and the settings that it has no arguments for.
 
     Attributes:
         dataset: number or name.
@@ -57,7 +57,7 @@ class Training:
 
 
 def refuse_unused_weights(training: Training, location: str) -> None:
-    """Raise ``NeurinoError`` if the trainer would not look at the 2D weights that it is told of."""
+    """Raise ``NeurinoError`` if the trainer would not look at the 2D weights that are named."""
     trainer = _trainer_class(training.trainer)
     if not issubclass(trainer, Trainer) or not trainer.defaults.replaced(training.settings).pretrained:
         raise NeurinoError(

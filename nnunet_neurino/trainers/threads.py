@@ -14,10 +14,10 @@ def use_fastest_thread_count() -> int:
     On a machine that others use, two threads for two cores can be ten times slower than one: they wait for each
     other. Whether that is so is not known in advance, so a short piece of typical work is timed (well under a second).
     """
-    wish = os.environ.get("OMP_NUM_THREADS", "")
-    if wish.isdigit() and int(wish) > 0:
-        torch.set_num_threads(int(wish))
-        return int(wish)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and int(asked) > 0:
+        torch.set_num_threads(int(asked))
+        return int(asked)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     seconds = {n: _seconds(n) for n in {1, cores}}
     fastest = min(seconds, key=lambda n: seconds[n])

@@ -1,4 +1,4 @@
-"""Slow and plain references for the swc room."""
+"""Slow and plain references for the package's swc folder."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_less_memory_makes_a_smaller_patch() -> None:
 
 def test_the_papers_constants() -> None:
     settings = trainers.find(f"{BASE}_paper").defaults
-    # methods.md 3.1 (TransSeg's recipe) and 3.3 (the paper's tubes).
+    # TransSeg's recipe (arXiv 2302.04303) and the tubes of the paper (arXiv 2410.22078).
     assert (settings.size, settings.decoder, settings.decoder_width, settings.layers) == (
         "base", "upernet", 768, (3, 5, 7, 11),
     )  # fmt: skip

@@ -67,7 +67,7 @@ def test_targets_and_weights_of_deep_supervision(make: Make) -> None:
     assert len(default._get_deep_supervision_scales()) == 5
     total = 1 + 1 / 2 + 1 / 4 + 1 / 8
     assert default.loss.weight_factors == pytest.approx([1 / total, 0.5 / total, 0.25 / total, 0.125 / total, 0])
-    # methods.md 1.5
+    # The published weights: halved from scale to scale, the coarsest head included.
     assert published.loss.weight_factors == pytest.approx([0.516, 0.258, 0.129, 0.065, 0.032], abs=5e-4)
 
 

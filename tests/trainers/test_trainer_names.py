@@ -82,7 +82,7 @@ def test_an_unknown_attribute_is_an_attribute_error() -> None:
 
 
 def test_published_constants() -> None:
-    # methods.md 1.1, 1.2, 1.4, 1.5 and 1.9: what the paper's supplement and the released code say.
+    # What the paper's supplement (arXiv 2603.23104) and the released code say.
     paper, released = (trainers.find(f"nnUNetTrainerNeurINO_{name}").defaults for name in ("paper", "released"))
     for settings in (paper, released):
         assert (settings.lr, settings.weight_decay, settings.eps, settings.clip) == (1e-3, 3e-5, 1e-4, 12)

@@ -1,4 +1,4 @@
-"""The published network written out as formulas on its own state dict (methods.md 1.1), for comparison."""
+"""The published network written out as formulas on its own state dict, for comparison."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_center_sym_loses_no_slice_and_stays_in_register() -> None:
 
 
 def test_average_sees_as_many_slices_as_known() -> None:
-    """The counts of Tiny's depths, from `methods.md` 1.3."""
+    """The counts of Tiny's depths, counted by hand: which slices a voxel of each stage sees."""
     seen = _slices_seen("average", ISOTROPIC, (3, 3, 9, 3), 640)
     assert [len(slices) for slices in seen] == [16, 42, 190, 294]
 

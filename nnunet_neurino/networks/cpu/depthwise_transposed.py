@@ -1,4 +1,4 @@
-"""Depthwise transposed 3-D convolution, the way up of a MedNeXt block.
+"""Depthwise transposed 3-D convolution, the upsampling of a MedNeXt block.
 
 Between the voxels of its input a transposed convolution of stride 2 has zeros; with the zeros written out it is an
 ordinary convolution, for which oneDNN has a fast kernel, where the transposed one runs in a generic kernel. Its

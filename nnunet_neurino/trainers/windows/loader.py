@@ -25,7 +25,7 @@ class CachedWindows:
 
     Args:
         grid: of each volume of the batch, or of the block of it that is used.
-        arrays: tokens (windows, numbers of a token, d, y', x') of all of the volume, for each sample.
+        arrays: tokens (windows, channels of a token, d, y', x') of all of the volume, for each sample.
         numbers: which of them the windows of the grid are, for each sample.
         upside_down: whether the slices of a window follow in reverse, for each sample.
         device: of the tokens that are given.
@@ -44,7 +44,7 @@ class CachedWindows:
         self._device = torch.device(device)
 
     def tokens(self, number: int) -> Tensor:
-        """Of window ``number``: (N, numbers of a token, d, y', x') float32."""
+        """Of window ``number``: (N, channels of a token, d, y', x') float32."""
         samples = zip(self._arrays, self._numbers, self._upside_down, strict=True)
         found = [array[numbers[number]][:, :: -1 if flipped else 1] for array, numbers, flipped in samples]
         tokens = torch.from_numpy(np.stack(found))
@@ -73,7 +73,7 @@ class ComputedWindows:
         self._last: tuple[int, Tensor] | None = None
 
     def tokens(self, number: int) -> Tensor:
-        """Of window ``number``: (N, numbers of a token, d, y', x')."""
+        """Of window ``number``: (N, channels of a token, d, y', x')."""
         # Both passes ask for every window; where there is only one, it need not be computed twice.
         if self._last is None or self._last[0] != number:
             self._last = None

@@ -127,7 +127,7 @@ class TokenCache:
             self._fill(plan.missing)
 
     def open(self, case: str, copy: int) -> np.memmap:
-        """Tokens (windows, numbers of a token, d, y', x') float16 of a copy, mapped from the disk; read-only."""
+        """Tokens (windows, channels of a token, d, y', x') float16 of a copy, mapped from the disk; read-only."""
         if (case, copy) not in self._arrays:
             file = self._file(self._volume(case, copy))
             if not file.is_whole():

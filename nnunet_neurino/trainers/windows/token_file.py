@@ -30,7 +30,7 @@ class TokenFile:
     Attributes:
         path: ending in ``.npy``.
         key: of everything that the tokens depend on; a file with another key is of something else.
-        shape: (windows, numbers of a token, d, y', x').
+        shape: (windows, channels of a token, d, y', x').
     """
 
     path: Path
@@ -56,7 +56,7 @@ class TokenFile:
             return False
 
     def write(self, windows: Iterable[Tensor]) -> None:
-        """Write tokens (numbers of a token, d, y', x') of one window after the other; whole or not at all."""
+        """Write tokens (channels of a token, d, y', x') of one window after the other; whole or not at all."""
         # Not through a memory map: on a full disk that would be the end of the process instead of an error.
         with atomic_path(self.path) as unfinished, open(unfinished, "wb") as opened:
             opened.write(self._header)

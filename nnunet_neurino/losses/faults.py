@@ -38,7 +38,7 @@ def find_false_voxels(predicted: NDArray[np.bool_], truth: Truth) -> FalseVoxels
     beside two components at once.
 
     Args:
-        predicted: voxels believed to be of the class (z, y, x).
+        predicted: voxels predicted to be of the class (z, y, x).
         truth: the analysed truth.
     """
     false = predicted > truth.mask

@@ -67,12 +67,12 @@ class _Gathered(torch.autograd.Function):
 def gather(
     logits: Tensor, places: Sequence[Place], charged: Sequence[Charged], regions: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Probabilities at some voxels and the cost of the belief in others, with gradient.
+    """Probabilities at some voxels and the cost of the predictions at others, with gradient.
 
     Args:
         logits: (batch, channels, z, y, x) of any memory layout and floating type.
         places: where the probabilities are wanted.
-        charged: which voxels cost something; the error of not believing in their absence is charged.
+        charged: which voxels cost something; the error of predicting them is charged.
         regions: channels are independent (sigmoid) instead of exclusive (softmax).
         dtype: type to compute in.
 

@@ -27,7 +27,7 @@ class Notes:
         self._told: set[str] = set()
 
     def once(self, line: int, what: str, mended: str = "") -> None:
-        """Add a finding unless the same has been told of an earlier line."""
+        """Add a finding unless the same was found in an earlier line."""
         if what not in self._told:
             self._told.add(what)
             self.findings.append(Finding(line, what, mended))

@@ -45,8 +45,8 @@ def prune_inside(lines: Lines) -> Lines:
     """Cut side branches that run inside the thick neurite or cell body that they leave.
 
     There the first and the last fronts of a wave break into patches, and a fork between these is itself near the
-    surface and thin. What is inside follows from the balls around all other points of the piece. The thinnest branch of a
-    fork goes first.
+    surface and thin. What is inside follows from the balls around all other points of the piece. The thinnest branch
+    of a fork goes first.
     """
     for _ in range(_ROUNDS):
         if not (lines.radii >= _THICK).any():

@@ -1,8 +1,8 @@
 """The names that different libraries give to the weights of one 2D network, turned into timm's.
 
-Read are timm's names, Meta's original ones, those of the transformers library, and those in files that earlier versions
-of ours converted. A library is recognised by the name of the network's first kernel; prefixes in front of a whole network
-(``model.``, ``backbone.``, ``module.`` ...) do not matter.
+Read are timm's names, Meta's original ones, those of the transformers library, and those in files that earlier
+versions of ours converted. A library is recognised by the name of the network's first kernel; prefixes in front of a
+whole network (``model.``, ``backbone.``, ``module.`` ...) do not matter.
 """
 
 from __future__ import annotations

@@ -17,13 +17,9 @@ from drawn import (
     to_logits,
     to_target,
 )
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from scipy import ndimage
 
 from nnunet_neurino.losses import TASL, localised
-from nnunet_neurino.losses.truth import analyse_truth
 
 RADII = [0.5, 1.0, 1.5, 2.5]
 
@@ -271,35 +267,3 @@ def test_sums_to_the_root_over_one_way_and_over_several():
     assert localised._sum_to_root(values, [tree], np.array([0, 5])).tolist() == one_way
     both = localised._sum_to_root(values.repeat(2), [tree, ring], np.array([0, 5, 10]))
     assert both.tolist() == [*one_way, 1, 3, 5, 12, 28]
-
-
-def _highest(truth):
-    """What the docstring of ``TASL`` promises for a mask."""
-    return 2 + np.log(max(analyse_truth(truth).graph.n_sections, 1)) / 20
-
-
-@hypothesis_settings(max_examples=60, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    density=st.sampled_from((0.02, 0.1, 0.5)),
-    radius=st.sampled_from(RADII),
-    found=st.floats(0, 1),
-    false=st.floats(0, 1),
-    smooth=st.sampled_from((0.0, 1.0, 2.0)),
-)
-def test_no_prediction_leaves_the_documented_range(seed, density, radius, found, false, smooth):
-    """Trees and noise; predictions from all wrong to all right, in voxels and in clumps."""
-    rng = np.random.default_rng(seed)
-    tree = rng.random() < 0.5
-    truth = random_tree(seed, radius=radius) if tree else rng.random(SHAPE) < density
-    field = rng.standard_normal(SHAPE)
-    field = ndimage.gaussian_filter(field, smooth) if smooth else field
-    field = np.argsort(np.argsort(field.ravel())).reshape(SHAPE) / field.size
-    value = _value(np.where(np.where(truth, field < found, field < false), 1.0, 0.0).clip(1e-6, 1 - 1e-6), truth)
-    assert 0 <= value <= _highest(truth)
-
-
-def test_one_neuron_lost_and_all_else_predicted_comes_close_to_the_highest_value():
-    truth = draw(TREES["two neurons"], 0.5)
-    value = _value(np.where(truth, 1e-6, 1 - 1e-6), truth)
-    assert 1.5 < value <= _highest(truth)

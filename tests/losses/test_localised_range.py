@@ -19,7 +19,6 @@ from scipy import ndimage
 from nnunet_neurino.losses import TASL
 from nnunet_neurino.losses.truth import analyse_truth
 
-
 RADII = [0.5, 1.0, 1.5, 2.5]
 
 

@@ -61,7 +61,7 @@ def test_y_up_is_told_and_mended_only_when_asked(make_pairs: Make, tmp_path: Pat
     assert convert(data, tmp_path / "b") == 1
     told = capsys.readouterr().out
     assert told.count("WARNING: the tracing fits the image better y flipped") == 2
-    assert "2 tracings lie better elsewhere (cell0, cell1)" in told
+    assert "2 tracings fit better elsewhere (cell0, cell1)" in told
     assert convert(data, tmp_path / "kept", "--keep-orientation") == 0
     assert convert(data, tmp_path / "c", "--fix-orientation") == 0
     for case in ("cell0", "cell1"):

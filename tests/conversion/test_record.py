@@ -18,6 +18,7 @@ from nnunet_neurino.images import write_tiff
 ALWAYS = ["case", "set", "specimen", "images", "inputs", "shape", "channels", "type", "spacing", "image_findings"]
 TRACED = ["tracing", "nodes", "pieces", "pieces_that_do_not_touch", "tracing_findings", "alignment"]
 ALIGNMENT = ["stored", "stored_contrast", "best", "best_contrast", "clear", "runner_up", "applied", "nodes_inside"]
+ALIGNMENT += ["misplaced"]  # later; records without it are read, too
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nnunet_neurino.networks import DINeuro, DINOWindow, MedNeXt, NeurINO
 from nnunet_neurino.trainers import memory
+from nnunet_neurino.trainers.families.patches import first_that_fits
 from nnunet_neurino.trainers.memory_count import CudaOperations, LiveBytes
 
 NETWORKS = "nnunet_neurino.networks."
@@ -185,9 +186,9 @@ def test_the_first_that_fits() -> None:
         asked.append(number)
         return number <= 37
 
-    assert memory.first_that_fits(range(100, 0, -1), fits) == 37
+    assert first_that_fits(range(100, 0, -1), fits) == 37
     assert len(asked) <= 8
-    assert memory.first_that_fits([90, 80], fits) == 80
+    assert first_that_fits([90, 80], fits) == 80
     asked.clear()
-    assert memory.first_that_fits(range(30, 0, -1), fits) == 30
+    assert first_that_fits(range(30, 0, -1), fits) == 30
     assert asked == [30], "most plans fit as they are"

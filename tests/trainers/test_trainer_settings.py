@@ -11,7 +11,7 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.families import Recipe, families
 from nnunet_neurino.trainers.families.neurino import NeurINOSettings
 
-SETTINGS = {type(family.settings) for family in families().values() if hasattr(family, "settings")}
+SETTINGS = list(dict.fromkeys(type(family.settings) for family in families().values() if hasattr(family, "settings")))
 
 
 def test_settings_survive_json() -> None:

@@ -155,7 +155,7 @@ def test_what_is_new_learns_at_the_full_rate_what_is_transferred_ever_slower() -
             assert value == 1.0, name
     blocks = [by_name[f"encoder.blocks.{number}.attn.qkv.weight"] for number in range(4)]
     assert blocks == [0.125, 0.25, 0.5, 1.0]
-    for name in ("embedding.conv.weight", "vit.pos_embed", "vit.cls_token", "tubes.views.0.weight"):
+    for name in ("patch_embed.proj.weight", "pos_embed", "cls_token", "tubes.views.0.weight"):
         assert by_name[f"encoder.{name}"] == 0.0625
     assert by_name["encoder.norm.weight"] == 1.0
 

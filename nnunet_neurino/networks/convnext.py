@@ -185,6 +185,7 @@ class ConvNeXt3d(nn.Module):
         """The parameters of each layer, from the image on, for learning rates that fall towards the image."""
         yield [*self.stem.parameters()]
         for number, stage in enumerate(self.stages):
+            assert isinstance(stage, Stage)
             if number:
                 yield [*stage.downsample.parameters()]
             for block in stage.blocks:

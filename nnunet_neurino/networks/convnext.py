@@ -187,6 +187,7 @@ class ConvNeXt3d(nn.Module):
         yield [*self.stem.parameters()]
         stage: Any
         for number, stage in enumerate(self.stages):
+            assert isinstance(stage, Stage)
             if number:
                 yield [*stage.downsample.parameters()]
             for block in stage.blocks:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -47,6 +46,12 @@ class DecoderPlan:
                 f"start values '{self.start_values}' are not known: expected one of {', '.join(START_VALUES)}"
             )
 
+    def started(self, layer: Pointwise) -> Pointwise:
+        """A head or a shortcut with the values that it is to start with."""
+        if self.start_values == "published":
+            layer.start_as_transposed()
+        return layer
+
     def make_blocks(self, level: int) -> nn.ModuleList:
         """The residual blocks of a level."""
         return nn.ModuleList(
@@ -68,6 +73,7 @@ class _Level(nn.Module):
             plan.norm,
             plan.grn,
         )
+        plan.started(self.up.shortcut)
         self.blocks = plan.make_blocks(level)
 
     def forward(self, volume: Tensor, skip: Tensor | None, checkpointing: bool) -> Tensor:
@@ -103,25 +109,12 @@ class MedNeXtDecoder(nn.Module):
         self.checkpointing = checkpointing
         self.bottleneck = plan.make_blocks(len(plan.widths) - 1)
         self.levels = nn.ModuleList(_Level(plan, levels, level) for level in range(len(plan.widths) - 1))
-        self.seg_layers = nn.ModuleList(Pointwise(width, num_classes) for width in plan.widths[: levels.n_heads])
-        if plan.start_values == "published":
-            layers: Any = [*self.seg_layers, *(level.get_submodule("up.shortcut") for level in self.levels)]
-            for layer in layers:
-                layer.start_as_transposed()
+        self.seg_layers = nn.ModuleList(
+            plan.started(Pointwise(width, num_classes)) for width in plan.widths[: levels.n_heads]
+        )
         if not deep_supervision:
             # Distributed training refuses parameters that never get a gradient.
             self.seg_layers[1:].requires_grad_(False)
-
-    def feature_map_size(self, sizes: Sequence[int], num_classes: int) -> int:
-        """Numbers in the feature maps of one patch, for the voxels of each level, full resolution first."""
-        total = sum(sizes[: len(self.seg_layers)]) * num_classes
-        for level, (width, blocks, expansion) in enumerate(
-            zip(self.plan.widths, self.plan.blocks, self.plan.expansions, strict=True)
-        ):
-            total += sizes[level] * width * blocks * (2 + expansion)
-            if level < len(self.levels):
-                total += sizes[level] * (self.plan.widths[level + 1] * (1 + expansion) + 2 * width)
-        return total
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Decode ``features`` (finest first; the last is the bottleneck's input) into the logits of the heads asked

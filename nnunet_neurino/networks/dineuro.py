@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.block_embedding import BLOCK_RULES, BlockEmbedding
-from nnunet_neurino.networks.geometry import Levels, voxels
+from nnunet_neurino.networks.geometry import Levels
 from nnunet_neurino.networks.layers import number_of_channels
 from nnunet_neurino.networks.slice_decoders import PyramidDecoder, UPerNetDecoder, pyramid_levels, upernet_levels
 from nnunet_neurino.networks.tubes import LENGTH, TubeEmbedding
@@ -72,10 +72,6 @@ class BlockViT(VisionTransformer):
             image = F.interpolate(image, size=size, mode="trilinear", align_corners=False)
         missing = [-n % PATCH for n in image.shape[3:]]
         return F.pad(image, (0, missing[1], 0, missing[0])) if any(missing) else image
-
-    def grid(self, patch: Sequence[int]) -> tuple[int, int, int]:
-        """Tokens (z, y, x) of a patch of voxels."""
-        return patch[0], *(-(-round(n * self.magnify) // PATCH) for n in patch[1:])  # type: ignore[return-value]
 
     def embedding_parameters(self) -> list[nn.Parameter]:
         """Without what is new rather than transferred: the tubes' offsets, their mixing and gate."""
@@ -206,21 +202,6 @@ class DINeuro(nn.Module):
         padded = self.levels.pad(image)
         outputs = self.levels.crop(self.decoder(self.encoder(padded), padded), image.shape[-3:])
         return outputs if self.decoder.deep_supervision else outputs[0]
-
-    def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
-        """Numbers in all the feature maps of one patch of (z, y, x) voxels, those of linear layers included.
-
-        nnU-Net's planners compare it with that of a network whose memory they know.
-        """
-        sizes = self.levels.sizes([-(-n // s) * s for n, s in zip(input_size, self.levels.totals[-1], strict=True)])
-        tokens = voxels(self.encoder.grid(sizes[0]))
-        # Measured, as all of nnunet_neurino.trainers.memory is: what is kept of a block, in its units.
-        encoder = tokens * self.size.width * (4 + (8 if self.size.native else 11) * self.size.depth)
-        if self.encoder.tubes is not None:
-            encoder += tokens * (8 * self.encoder.tubes.length + 2 * self.size.width)
-        if isinstance(self.decoder, PyramidDecoder):
-            return encoder + self.decoder.feature_map_size([voxels(size) for size in sizes], self.num_classes)
-        return encoder + self.decoder.feature_map_size(tokens, self.size.width, sizes[0], self.num_classes)
 
 
 def dineuro_levels(decoder: str = "pyramid", magnify: float = 1.0) -> Levels:

@@ -107,11 +107,6 @@ def product(steps: Sequence[Triple]) -> Triple:
     return _triple([math.prod(step[axis] for step in steps) for axis in range(3)])
 
 
-def voxels(size: Sequence[int]) -> int:
-    """Number of voxels of a (z, y, x) size."""
-    return math.prod(size)
-
-
 def to_channels_last(volume: Tensor) -> Tensor:
     """View (N, C, Z, Y, X) as (N, Z, Y, X, C)."""
     return volume.permute(0, 2, 3, 4, 1)

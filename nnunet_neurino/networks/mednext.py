@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.decoder import DecoderPlan, MedNeXtDecoder
-from nnunet_neurino.networks.geometry import Levels, channels_last_memory, voxels
+from nnunet_neurino.networks.geometry import Levels, channels_last_memory
 from nnunet_neurino.networks.layers import Pointwise, number_of_channels
 from nnunet_neurino.networks.mednext_blocks import MedNeXtDownBlock
 from nnunet_neurino.networks.recompute import run
@@ -82,6 +82,7 @@ class _Encoder(nn.Module):
         yield [*self.stem.parameters()]
         level: Any
         for level in self.levels:
+            assert isinstance(level, _EncoderLevel)
             for block in (*level.blocks, level.down):
                 yield [*block.parameters()]
 
@@ -147,15 +148,3 @@ class MedNeXt(nn.Module):
         padded = channels_last_memory(self.levels.pad(image))
         outputs = self.levels.crop(self.decoder(self.encoder(padded)), image.shape[-3:])
         return outputs if self.decoder.deep_supervision else outputs[0]
-
-    def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
-        """Numbers in all the feature maps that convolutions make of one patch of (z, y, x) voxels."""
-        sizes = [voxels(size) for size in self.levels.sizes(input_size)]
-        plan = self.decoder.plan
-        encoder = sizes[0] * plan.widths[0]
-        for level, (width, blocks, expansion) in enumerate(zip(plan.widths, plan.blocks, plan.expansions, strict=True)):
-            if level < len(self.levels.steps):
-                encoder += sizes[level] * width * blocks * (2 + expansion)
-            if level:
-                encoder += sizes[level] * (plan.widths[level - 1] * (1 + expansion) + 2 * width)
-        return encoder + self.decoder.feature_map_size(sizes, self.num_classes)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.convnext import ConvNeXt3d, EncoderGeometry, size_by_name
 from nnunet_neurino.networks.decoder import DecoderPlan, MedNeXtDecoder
-from nnunet_neurino.networks.geometry import Levels, channels_last_memory, product, voxels
+from nnunet_neurino.networks.geometry import Levels, channels_last_memory, product
 from nnunet_neurino.networks.layers import number_of_channels
 
 
@@ -104,18 +104,6 @@ class NeurINO(nn.Module):
         padded = channels_last_memory(self.levels.pad(image))
         outputs = self.levels.crop(self.decoder(self.encoder(padded)), image.shape[-3:])
         return outputs if self.decoder.deep_supervision else outputs[0]
-
-    def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
-        """Numbers in all the feature maps that convolutions make of one patch of (z, y, x) voxels.
-
-        nnU-Net's planners compare it with that of a network whose memory they know.
-        """
-        sizes = [voxels(size) for size in self.levels.sizes(input_size)]
-        encoder = sum(
-            sizes[self._finer_levels + stage] * width * (1 + 6 * blocks)
-            for stage, (width, blocks) in enumerate(zip(self.size.widths, self.size.depths, strict=True))
-        )
-        return encoder + self.decoder.feature_map_size(sizes, self.num_classes)
 
 
 def neurino_levels(strides: Sequence[Sequence[int]] | None, stem_stride: int = 2) -> Levels:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.decoder import DecoderPlan, MedNeXtDecoder
-from nnunet_neurino.networks.geometry import Levels, Triple, channels_last_memory, voxels
+from nnunet_neurino.networks.geometry import Levels, Triple, channels_last_memory
 from nnunet_neurino.networks.layers import Pointwise, make_norm
 from nnunet_neurino.networks.mednext_blocks import MedNeXtBlock
 from nnunet_neurino.networks.vit import PATCH
@@ -110,10 +110,6 @@ class PyramidDecoder(MedNeXtDecoder):
         pyramid = [unpatch(tokens) for unpatch, tokens in zip(self.unpatch, by_level, strict=True)]
         return super().forward([self.detail(image), *pyramid])
 
-    def feature_map_size(self, sizes: Sequence[int], num_classes: int) -> int:
-        """Numbers in the feature maps of one patch, for the voxels of each level, full resolution first."""
-        return super().feature_map_size(sizes, num_classes) + 5 * sizes[0] * self.plan.widths[0]
-
 
 def upernet_levels() -> Levels:
     """Full resolution, and a quarter in plane, each with a head."""
@@ -172,7 +168,6 @@ class UPerNetDecoder(nn.Module):
             raise NeurinoError(f"decoder upernet takes four layers of the ViT, not {n_layers}")
         self.deep_supervision = deep_supervision
         self.magnify = magnify
-        self.width = width
         self.scale4 = nn.Sequential(
             nn.ConvTranspose3d(token_width, token_width, IN_PLANE, IN_PLANE),
             make_norm(norm, token_width),
@@ -219,10 +214,6 @@ class UPerNetDecoder(nn.Module):
             coarse = _resized(self.seg_layers[1](smooth[0]), (slices, *(-(-n // 4) for n in covered)))
             outputs.append(_cut(coarse, [-(-n // 4) for n in image.shape[3:]]))
         return outputs
-
-    def feature_map_size(self, tokens: int, token_width: int, patch: Sequence[int], num_classes: int) -> int:
-        """Numbers in the feature maps of one patch of (z, y, x) voxels with so many tokens."""
-        return tokens * (17 * token_width + 105 * self.width) + voxels(patch) * num_classes
 
 
 __all__ = ["PATCH", "PyramidDecoder", "UPerNetDecoder", "pyramid_levels", "upernet_levels"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.networks.geometry import Triple, voxels
+from nnunet_neurino.networks.geometry import Triple
 from nnunet_neurino.networks.layers import number_of_channels
 from nnunet_neurino.networks.slice_encoder import SliceEncoder, brightness, brightness_range
 from nnunet_neurino.networks.two_pass import Windows, two_pass
@@ -127,17 +127,6 @@ class DINOWindow(nn.Module):
         grid = image.grid
         logits = (self.decoder(image.tokens(number), grid, number) for number in range(len(grid)))
         return self.decoder.whole(grid.reassemble(logits))
-
-    def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
-        """Numbers kept in one training step on a volume of (z, y, x) voxels, in units of a convolution's feature map.
-
-        nnU-Net's planners compare it with that of a network whose memory they know. Two copies of the logits and the
-        image are kept for the whole volume, everything else for one window at a time.
-        """
-        cell = PATCH // self.encoder.magnify
-        tokens = voxels((self.window[0], self.window[1] // cell, self.window[2] // cell))
-        whole = voxels(input_size) * (2 * self.num_classes + self.in_channels + 2)
-        return self.decoder.feature_map_size(tokens) + whole
 
     def trial_step(self, image: Tensor, loss: Callable[[Tensor], Tensor]) -> None:
         """A training step by ``two_pass`` that has the memory of a whole one: one window is decoded for all of them.

@@ -56,7 +56,6 @@ class WindowArm(nn.Module):
         widths = [channels]
         for _ in range(int(math.log2(cell))):
             widths.append(max(_NARROWEST, widths[-1] // 2))
-        self.widths = tuple(widths)
         self.stages = nn.ModuleList(_stage(wide, narrow) for wide, narrow in pairwise(widths))
         self.dropout = nn.Dropout3d(dropout)
         self.seg_layers = nn.ModuleList([nn.Conv3d(widths[-1], num_classes, 1)])
@@ -67,11 +66,6 @@ class WindowArm(nn.Module):
             x = stage(x if number == 0 else _doubled(x))
         # The last doubling comes behind the last layer: the two can change places, and logits are few.
         return _doubled(self.seg_layers[0](self.dropout(x)))
-
-    def feature_map_size(self, tokens: int) -> int:
-        """Numbers in the feature maps of one window of so many tokens."""
-        maps = sum(4**level * 4 * width for level, width in enumerate(self.widths[1:]))
-        return tokens * (self.widths[0] + maps)
 
 
 def _stage(wide: int, narrow: int) -> nn.Sequential:
@@ -144,12 +138,6 @@ class WindowDecoder(nn.Module):
         arm = self.arms[0 if self.positions is None else number]
         logits = arm(self.depth_embedding(tokens, grid.depths(number)))
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-
-    def feature_map_size(self, tokens: int) -> int:
-        """Numbers in the feature maps of one window of so many tokens."""
-        arm = self.arms[0]
-        assert isinstance(arm, WindowArm)
-        return 2 * tokens * arm.reduce.in_channels + arm.feature_map_size(tokens)
 
     def whole(self, logits: Tensor) -> Tensor:
         """What is done with the logits (N, classes, z, y, x) of the whole volume."""

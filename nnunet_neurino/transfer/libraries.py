@@ -122,7 +122,7 @@ CONVNEXT_LIBRARIES = (
 )
 
 # Queries, keys and values that are apart become attn.q, attn.k and attn.v, which ``flat.assembled`` puts together.
-# timm's filter for Meta's DINOv3 would take attn.qkv.bias apart, and resample a patch embedding of a wrong size.
+# timm's filter for Meta's DINOv3 would take attn.qkv.bias apart and resample a patch embedding of a wrong size unasked.
 _TIMM_OR_META: Rules = (
     (r"^storage_tokens$", "reg_token"),
     (r"\.ls([12])\.gamma$", r".gamma_\1"),

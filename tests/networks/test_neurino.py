@@ -8,7 +8,6 @@ import json
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks import MedNeXt, NeurINO
@@ -172,25 +171,3 @@ def test_compilers_see_one_graph() -> None:
     compiled = torch.compile(network, backend="eager", fullgraph=True)(image)
     network.load_state_dict(state)
     assert all(torch.equal(a, b) for a, b in zip(compiled, network(image), strict=True))
-
-
-def test_feature_map_size_counts_what_convolutions_make() -> None:
-    patch = (96, 192, 192)
-    counted = 0
-    products = (torch.ops.aten.convolution.default, torch.ops.aten.addmm.default, torch.ops.aten.mm.default)
-
-    class Count(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal counted
-            result = func(*args, **(kwargs or {}))
-            if func in products:
-                counted += result.numel()
-            return result
-
-    with torch.device("meta"):
-        network = NeurINO(strides=ANISOTROPIC)
-        with Count():
-            network(torch.zeros(1, 1, *patch))
-    # Up-blocks make 2n - 1 voxels of n and their way round only n, where the estimate says 2n.
-    assert network.compute_conv_feature_map_size(patch) == pytest.approx(counted, rel=0.1)
-    assert network.compute_conv_feature_map_size(patch) >= counted

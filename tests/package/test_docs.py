@@ -40,7 +40,7 @@ SAY_INSTEAD = {
     r"the seeds['\u2019]|of the seeds|--table seeds": "the published, the papers'",
     r"(?:is|are|been|mended and) told(?! (?:apart|to)\b)": "reported, listed, given",
     r"belief|not believing|fully believed|believed (?:in|to be of)": "predicted, probability",
-    r"methods\.md|design/|paper-review|/work/": "something in this repository, or the paper's number",
+    r"methods\.md|design/|paper-review": "something in this repository, or the paper's number",
 }
 
 # A file that pip installs, and the network that CONTRIBUTING.md shows how to add.

@@ -164,7 +164,8 @@ def test_features_with_2d_weights_alone(tmp_path: Path, volume: SynthVolume, mon
     patch = seen.pop("p")
     assert list(seen) == ["trained (checkpoint_best.pth)", "2D weights, untrained", "random weights"]
     expected = {"trained (checkpoint_best.pth)": encoder_features(network, patch)}
-    inflate_into(network, load_2d_weights(tmp_path / "flat.safetensors"))
+    # As a training with default settings begins.
+    inflate_into(network, load_2d_weights(tmp_path / "flat.safetensors"), "center_sym")
     expected["2D weights, untrained"] = encoder_features(network, patch)
     for row, maps in expected.items():
         for one, other in zip(seen[row], maps, strict=True):

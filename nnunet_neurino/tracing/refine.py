@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from nnunet_neurino.tracing.lines import Floats, Ints, Lines, lengths_along, onward
-from nnunet_neurino.tracing.soma import thick_centres
+from nnunet_neurino.tracing.lines import Floats, Lines, lengths_along
 
 Mask = NDArray[np.bool_]
 
-_CALM = 0.33  # rounds of smoothing per squared radius, so that what recentring makes of a bend does not grow
-_REACH = 0.25  # and the radius counts only up to this share of the way to the end of the branch
+_FURTHEST = 1.0  # that recentring moves a point, in voxels of the finest axis
 
 
 def inside(points: Floats, mask: Mask, scale: Floats) -> NDArray[np.bool_]:
@@ -27,125 +25,66 @@ def inside(points: Floats, mask: Mask, scale: Floats) -> NDArray[np.bool_]:
 
 
 def outside_share(starts: Floats, ends: Floats, mask: Mask, scale: Floats) -> Floats:
-    """Share of each straight edge (m, 3) to (m, 3) that lies on background, seen at nine places."""
-    shares = np.linspace(0, 1, 9)
-    places = starts[:, None] + shares[:, None] * (ends - starts)[:, None]
-    return 1.0 - inside(places, mask, scale).mean(axis=1)
+    """Share (m,) of each straight edge (m, 3) to (m, 3) that lies on background."""
+    a, b = starts / scale, ends / scale
+    low = np.minimum(a, b)
+    # An edge enters another voxel where a coordinate is a half.
+    most = int(np.ceil(np.abs(b - a)).max(initial=0.0)) + 1
+    halves = np.floor(low + 0.5)[..., None] + 0.5 + np.arange(most)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = (halves - a[..., None]) / (b - a)[..., None]
+    shares = np.where((shares > 0) & (shares < 1), shares, 1.0).reshape(len(a), -1)
+    shares = np.sort(np.concatenate([np.zeros((len(a), 1)), shares, np.ones((len(a), 1))], axis=1), axis=1)
+    middles = 0.5 * (shares[:, 1:] + shares[:, :-1])
+    lengths = np.diff(shares, axis=1)
+    places = starts[:, None] + middles[..., None] * (ends - starts)[:, None]
+    return (lengths * ~inside(places, mask, scale)).sum(axis=1)
 
 
-def straighten_tips(lines: Lines) -> Lines:
-    """Put every tip where its neurite is heading.
+def recentre(lines: Lines, voxels: Floats, mask: Mask, scale: Floats) -> Lines:
+    """Move every point, but by a voxel at most, to the mean of the foreground voxels that it is the nearest point of.
 
-    The last front of a wave is a few voxels in a corner of the neurite's end, which says how far the neurite goes but
-    not where its middle is. Its radius is taken from the point before.
-    """
-    neighbours = lines.neighbours()
-    points, radii = lines.points.copy(), lines.radii.copy()
-    for tip in np.flatnonzero(lines.degree() == 1).tolist():
-        path = [tip, *islice(onward(neighbours, tip, neighbours[tip][0]), 4)]
-        if len(path) < 3:
-            continue
-        heading = lines.points[path[1]] - lines.points[path[2:]].mean(axis=0)
-        length = float(np.linalg.norm(heading))
-        if length < 1e-6:
-            continue
-        heading /= length
-        ahead = float((lines.points[tip] - lines.points[path[1]]) @ heading)
-        points[tip] = lines.points[path[1]] + max(ahead, 0.25) * heading
-        radii[tip] = lines.radii[path[1]]
-    return Lines(points, radii, lines.edges)
-
-
-def recentre(lines: Lines, voxels: Floats) -> Lines:
-    """Move every point to the mean of the foreground voxels that it is the nearest point of.
-
-    The fronts of a wave are slanted, the cells of the nearest-point rule are straight cross-sections. Tips and cell
-    bodies stay, and no point moves further than its radius.
+    Tips stay.
 
     Args:
         lines: centre lines.
         voxels: (n, 3) positions of the foreground voxels in the unit of the lines.
+        mask: (z, y, x) the foreground.
+        scale: (3,) size of a voxel in the unit of the lines.
     """
-    if not len(lines.points) or not len(voxels):
-        return lines
-    distance, nearest = cKDTree(lines.points).query(voxels, workers=-1)
+    distance, nearest = cKDTree(lines.points).query(voxels)
     own = distance <= 2.0 * lines.radii[nearest] + 2.0
     nearest, voxels = nearest[own], voxels[own]
     size = np.bincount(nearest, minlength=len(lines.points))
     sums = np.stack([np.bincount(nearest, voxels[:, a], minlength=len(lines.points)) for a in range(3)], axis=1)
     shift = sums / np.maximum(size, 1)[:, None] - lines.points
-    movable = (lines.degree() >= 2) & (size > 0)
-    movable[thick_centres(lines)] = False
-    movable &= np.linalg.norm(shift, axis=1) <= np.maximum(lines.radii, 1.0)
-    return replace(lines, points=lines.points + shift * movable[:, None])
+    shift *= np.minimum(1.0, _FURTHEST / np.maximum(np.linalg.norm(shift, axis=1), 1e-9))[:, None]
+    shift[(lines.degree() < 2) | (size == 0)] = 0.0
+    return _moved(lines, lines.points + shift, mask, scale)
 
 
-def smooth(lines: Lines, rounds: int, mask: Mask, scale: Floats) -> Lines:
-    """Move every point towards the mean of its two neighbours, but never so that a line crosses more background.
-
-    A fork moves as a point of the straightest line through it. Tips and cell bodies stay.
-    """
-    free = lines.degree() >= 2
-    free[thick_centres(lines)] = False
-    movable = np.flatnonzero(free)
-    if not rounds or not len(movable):
-        return lines
-    pairs = _straightest_neighbours(lines, movable)
-    points = lines.points.copy()
-    before = _outside(points, movable, pairs, mask, scale)
-    wanted = rounds * _calming_rounds(lines)[movable]
-    for done in range(int(wanted.max())):
-        if done:
-            still = wanted > done
-            movable, pairs, before, wanted = movable[still], pairs[still], before[still], wanted[still]
-        old = points.copy()
-        points[movable] = 0.5 * old[movable] + 0.25 * (old[pairs[:, 0]] + old[pairs[:, 1]])
-        for _ in range(4):  # undoing one point changes its neighbours' edges: look again
-            worse = _outside(points, movable, pairs, mask, scale) > before + 1e-9
-            moved = (points[movable] != old[movable]).any(axis=1)
-            undo = worse & moved
-            if not undo.any():
-                break
-            points[movable[undo]] = old[movable[undo]]
-    return replace(lines, points=points)
-
-
-def _calming_rounds(lines: Lines) -> Ints:
-    """How often each point of a thick neurite must be smoothed after it was recentred, at least once.
-
-    The cells of :func:`recentre` lean with the line, which makes its bends larger by a share that grows with the
-    square of the radius. Near the ends of a branch there is less to smooth.
-    """
-    if not (_CALM * lines.radii**2 >= 1.5).any():
-        return np.ones(len(lines.points), dtype=np.int64)
-    reach = np.zeros(len(lines.points))
-    for path in lines.branches():
-        along = lengths_along(lines.points[path])
-        reach[path] = np.minimum(along, along[-1] - along)
-    return np.maximum(np.rint(_CALM * np.minimum(lines.radii, _REACH * reach) ** 2), 1).astype(np.int64)
-
-
-def _straightest_neighbours(lines: Lines, movable: Ints) -> Ints:
-    """The two neighbours (n, 2) of each point that lie most nearly on opposite sides of it."""
-    both = np.concatenate([lines.edges, lines.edges[:, ::-1]])
-    both = both[np.argsort(both[:, 0], kind="stable")]
-    first = np.searchsorted(both[:, 0], movable)
-    pairs = np.stack([both[first, 1], both[first + 1, 1]], axis=1)
+def smooth(lines: Lines, mask: Mask, scale: Floats) -> Lines:
+    """Move every point but tips half the way to the mean of its neighbours."""
     degree = lines.degree()
-    for row in np.flatnonzero(degree[movable] > 2).tolist():
-        around = both[first[row] : first[row] + degree[movable[row]], 1]
-        ways = lines.points[around] - lines.points[movable[row]]
-        ways = ways / np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-12)
-        a, b = np.unravel_index(int(np.argmin(ways @ ways.T)), (len(around), len(around)))
-        pairs[row] = around[a], around[b]
-    return pairs
+    both = np.concatenate([lines.edges, lines.edges[:, ::-1]])
+    sums = np.stack([np.bincount(both[:, 0], lines.points[both[:, 1], a], len(degree)) for a in range(3)], axis=1)
+    wanted = 0.5 * (lines.points + sums / np.maximum(degree, 1)[:, None])
+    return _moved(lines, np.where(degree[:, None] >= 2, wanted, lines.points), mask, scale)
 
 
-def _outside(points: Floats, movable: Ints, pairs: Ints, mask: Mask, scale: Floats) -> Floats:
-    middle = points[movable]
-    return outside_share(middle, points[pairs[:, 0]], mask, scale) + outside_share(
-        middle, points[pairs[:, 1]], mask, scale
-    )
+def _moved(lines: Lines, points: Floats, mask: Mask, scale: Floats) -> Lines:
+    """The lines with their points elsewhere, but for points whose edges would then cross more background."""
+    points = points.copy()
+    before = outside_share(*lines.points[lines.edges.T], mask, scale)
+    looked = np.arange(len(lines.edges))
+    while len(looked):
+        worse = outside_share(*points[lines.edges[looked].T], mask, scale) > before[looked] + 1e-9
+        undo = np.unique(lines.edges[looked[worse]])
+        points[undo] = lines.points[undo]
+        # Undoing a point changes its other edges: look at these again.
+        looked = np.flatnonzero(np.isin(lines.edges, undo).any(axis=1) & ~np.isin(lines.edges, undo).all(axis=1))
+        looked = looked[(points[lines.edges[looked]] != lines.points[lines.edges[looked]]).any(axis=(1, 2))]
+    return replace(lines, points=points)
 
 
 def resample(lines: Lines, spacing: float, mask: Mask, scale: Floats) -> Lines:

@@ -20,8 +20,6 @@ class TraceSettings:
             above ``high`` is foreground. Tune them on validation cases.
         min_voxels: connected components with fewer voxels are noise.
         min_length: pieces with less cable after bridging are noise (the longest piece always stays).
-        front_thickness: thickness of the wave's fronts, which is about the distance between nodes as traced; more
-            where voxels are much longer along some axis.
         bridge_length: longest gap to bridge; 0 switches bridging off.
         bridge_angle: greatest angle in degrees between a neurite's end and the bridge.
         bridge_evidence: with an image or a probability map, the brightness that a bridge must have on average, from
@@ -38,13 +36,12 @@ class TraceSettings:
     high: float = 0.5
     min_voxels: int = 8
     min_length: float = 6.0
-    front_thickness: float = 1.5
     bridge_length: float = 10.0
     bridge_angle: float = 50.0
     bridge_evidence: float = 0.15
     split_crossings: bool = True
     prune: float = 1.0
-    smooth: int = 3
+    smooth: int = 2
     node_spacing: float = 0.0
     root: tuple[float, float, float] | None = None
     unit: Literal["voxel", "micrometre"] = "voxel"
@@ -54,7 +51,7 @@ class TraceSettings:
             raise NeurinoError(
                 f"thresholds {self.low} and {self.high}: expected 0 <= low <= high <= 1; swap or correct them"
             )
-        for name in ("front_thickness", "bridge_angle"):
+        for name in ("bridge_angle",):
             if not 0 < getattr(self, name) < math.inf:
                 raise NeurinoError(f"{name} {getattr(self, name)}: expected a number above 0")
         for name in ("min_voxels", "min_length", "bridge_length", "prune", "smooth", "node_spacing"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +17,15 @@ from nnunet_neurino.swc import Tree
 from nnunet_neurino.swc.tree import SOMA
 from nnunet_neurino.tracing.crossings import part_neurons
 from nnunet_neurino.tracing.gaps import Evidence, bridge_gaps
+from nnunet_neurino.tracing.centre_lines import centre_lines
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines, without_cycles
-from nnunet_neurino.tracing.prune import (
-    blunt_ends,
-    merge_close_forks,
-    prune_inside,
-    prune_spurs,
-    trim_blunt_ends,
-)
-from nnunet_neurino.tracing.refine import recentre, resample, smooth, straighten_tips
+from nnunet_neurino.tracing.refine import recentre, resample, smooth
 from nnunet_neurino.tracing.settings import TraceSettings
-from nnunet_neurino.tracing.soma import median_of, star_somata
-from nnunet_neurino.tracing.wave import VoxelGraph, measured, select, thickest, voxel_graph, wave_lines
+from nnunet_neurino.tracing.soma import median_of
+from nnunet_neurino.tracing.voxels import VoxelGraph
 
 _STANDS_OUT = 1.8
 _MOST_VOXELS = 12_000_000
-_STUBS = 0.7  # of the pruning: what sticks out a little may be the end of a neurite that crosses another one
 _DENSE = 0.5  # a neurite mask that fills more of the image than this is no neurite mask
 
 
@@ -85,74 +79,52 @@ def trace(
             "invert it or use higher thresholds"
         )
     scale = size / size.min()
-    lines, graph, root = _centre_lines(mask, scale, settings)
+    graph = _voxel_graph(mask, scale, settings)
+    root = None if settings.root is None else np.asarray(settings.root, dtype=np.float64) * scale
+    lines = centre_lines(graph, settings.prune, root)
     if image is not None or note:
         evidence = Evidence.of(volume if image is None else image, mask, scale)
     else:
         evidence = None
-    lines = _join_and_part(lines, evidence, np.array(mask.shape) * scale, settings, float(scale.max()))
-    lines = _drop_short(star_somata(lines, parted=True), settings.min_length)
-    lines = merge_close_forks(prune_spurs(prune_inside(lines), settings.prune, float(scale.max())))
-    for _ in range(settings.smooth):
-        lines = prune_inside(measured(smooth(recentre(lines, graph.voxels * scale), 1, mask, scale), graph))
+    lines = _join_and_part(lines, evidence, np.array(mask.shape) * scale, settings)
+    lines = _drop_short(lines, settings.min_length)
+    if settings.smooth and len(lines.points):
+        lines = recentre(lines, graph.positions(), mask, scale)
+        for _ in range(settings.smooth):
+            lines = smooth(lines, mask, scale)
+    lines = _measured(lines, graph)
     if settings.node_spacing > 0:
         lines = resample(lines, settings.node_spacing, mask, scale)
     return _to_tree(lines, root, scale, size, settings)
 
 
-def _join_and_part(
-    lines: Lines, evidence: Evidence | None, size: Floats, settings: TraceSettings, coarsest: float
-) -> Lines:
-    """Bridge gaps and take crossing neurites apart.
-
-    Gaps come first: a crossing with a gap beside it shows its four arms only when the gap is bridged. What the waves
-    have cut in two where they met on a loop is joined last, when crossings no longer close false loops.
-    """
-    limits = settings.bridge_length, settings.bridge_angle
-    edges = len(lines.edges)
-    ends = blunt_ends(lines)
-    lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, size)
-    if not len(lines.points):
-        return lines
-    if settings.split_crossings:
-        gaps = len(lines.edges) > edges
-        lines = trim_blunt_ends(lines, ends)
-        lines = part_neurons(prune_spurs(lines, _STUBS * settings.prune, coarsest), size, gaps)
-        lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, size, sides=False)
-    return without_cycles(lines)
-
-
-def _centre_lines(
-    mask: NDArray[np.bool_], scale: Floats, settings: TraceSettings
-) -> tuple[Lines, VoxelGraph, Floats | None]:
-    """Centre lines of all components, without spurs, their voxels, and the position wanted for a root."""
+def _voxel_graph(mask: NDArray[np.bool_], scale: Floats, settings: TraceSettings) -> VoxelGraph:
     count = int(np.count_nonzero(mask))
     if count > _MOST_VOXELS:
         raise NeurinoError(
             f"{count} foreground voxels: expected a mask of neurites with at most {_MOST_VOXELS}; crop the volume or "
             "use higher thresholds"
         )
-    root = None if settings.root is None else np.asarray(settings.root, dtype=np.float64) * scale
-    graph = voxel_graph(mask, scale)
-    component = graph.components()
-    large = (np.bincount(component) >= settings.min_voxels)[component] if count else np.zeros(0, dtype=bool)
-    graph = select(graph, large)
-    if not len(graph.voxels):
-        return Lines(np.empty((0, 3)), np.empty(0), np.empty((0, 2), dtype=np.int64)), graph, root
-    component = np.unique(component[large], return_inverse=True)[1]
-    # A front must be thick enough for the voxels of one cross-section to be in it.
-    thickness = max(settings.front_thickness, 0.5 * float(scale.max()), 0.75 * float(np.median(scale)))
-    lines = star_somata(wave_lines(graph, _seeds(graph, component, root), thickness))
-    lines = straighten_tips(prune_inside(prune_spurs(lines, 0.15 * settings.prune, float(scale.max()))))
-    return lines, graph, root
+    return VoxelGraph.of(mask, scale, settings.min_voxels)
 
 
-def _seeds(graph: VoxelGraph, component: Ints, root: Floats | None) -> Ints:
-    seeds = thickest(graph, component)
-    if root is not None:
-        nearest = int(np.argmin(((graph.voxels * graph.spacing - root) ** 2).sum(axis=1)))
-        seeds[component[nearest]] = nearest
-    return seeds
+def _join_and_part(lines: Lines, evidence: Evidence | None, size: Floats, settings: TraceSettings) -> Lines:
+    """Bridge gaps and take crossing neurites apart.
+
+    Gaps come first: a crossing with a gap beside it shows its four arms only when the gap is bridged.
+    """
+    limits = settings.bridge_length, settings.bridge_angle
+    edges = len(lines.edges)
+    lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, size)
+    if settings.split_crossings and len(lines.points):
+        lines = part_neurons(lines, size, len(lines.edges) > edges)
+    return without_cycles(lines)
+
+
+def _measured(lines: Lines, graph: VoxelGraph) -> Lines:
+    """The lines with the radii of where their points are now; points of bridges, which lie on background, keep theirs."""
+    depth = graph.depth_at(lines.points) - 0.5
+    return replace(lines, radii=np.where(depth > 0, np.maximum(depth, 0.5), lines.radii))
 
 
 def _drop_short(lines: Lines, least: float) -> Lines:

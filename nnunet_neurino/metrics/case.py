@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.metrics.connectivity import connectivity_scores
+from nnunet_neurino.metrics.connectivity import connectivity_scores, tree_connectivity_scores
 from nnunet_neurino.metrics.length import length_scores, tree_counts
 from nnunet_neurino.metrics.neuron_distance import neuron_distance
 from nnunet_neurino.metrics.scores import NAMES
@@ -117,6 +117,8 @@ def score_case(pred: Subject, truth: Subject, tracer: Tracer, options: CaseOptio
         _take(found, reasons, "trees", {k: v for k, v in distance.items() if k in (*NAMES, "reason")})
         length = length_scores(our_tree, true_tree, options.tolerance)
         _take(found, reasons, "length", {k: v for k, v in asdict(length).items() if k != "tolerance"})
+        if "erl" not in found:
+            _take(found, reasons, "connectivity", asdict(tree_connectivity_scores(our_tree, true_tree, options.tolerance)))
         for name, tree in (("pred", our_tree), ("truth", true_tree)):
             counts = asdict(tree_counts(merge_touching(tree)))
             found.update({f"{what}_{name}": value for what, value in counts.items()})

@@ -1,14 +1,15 @@
-"""Splits, merges, omissions and expected run length of a segmentation, judged by true trees.
+"""Splits, merges, omissions and expected run length of a segmentation or of traced trees, judged by true trees.
 
-Every node of the truth (resampled to ``step``) gets the label of the segmentation there. An edge of the truth is
+Every node of the truth (resampled to ``step``) gets the labels of the prediction there: of a segmentation the label of
+its voxel, of trees the number of every one within a tolerance. An edge of the truth is
 
-- omitted when one of its ends is on the background,
-- split when its ends have different labels,
+- omitted when one of its ends has no label,
+- split when its ends have no label in common,
 - merged when its label also holds a considerable part of another true tree,
-- correct otherwise.
+- correct otherwise. Of several labels that its ends have in common, an edge has the one with the longest run.
 
-The expected run length (ERL) is the length of the correctly segmented piece in which a random point of the true cable
-lies, on average: the sum of squared lengths of the correct pieces over the total length.
+The expected run length (ERL) is the length of the correct piece in which a random point of the true cable lies, on
+average: the sum of squared lengths of the correct pieces over the total length.
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from nnunet_neurino.skeleton.components import label_components
 from nnunet_neurino.skeleton.graph import components
-from nnunet_neurino.swc import Tree, merge_touching, resample
+from nnunet_neurino.swc import Tree, join_trees, merge_touching, resample
 
-_MERGE_LENGTH = 5.0  # a label merges two trees when it holds at least this much cable of each, in voxels
+_MERGE_LENGTH = 5.0  # a label merges two trees when it holds at least this many steps of cable of each
+_MERGE_REACH = 4.0  # and at least this times the tolerance: where two neurons cross each is within reach of the other
+
+_THICK = 5.0
+_MOST_NODES, _PORTION = 200_000, 5_000
 
 
 @dataclass(frozen=True)
@@ -33,9 +39,9 @@ class ConnectivityScores:
     Attributes:
         splits: number of places at which true trees fall apart: correct pieces minus trees, over the trees found.
         merges: number of joins between true trees: for each label, the trees that it holds minus one.
-        omitted: share of the true cable on the background.
-        erl: expected run length in voxels; a merged label counts 0.
-        erl_share: ``erl`` over the greatest possible one (1 is perfect).
+        omitted: share of the true cable that the prediction misses.
+        erl: expected run length in the unit of the truth; a merged label counts 0.
+        nerl: ``erl`` over the greatest possible one (1 is perfect).
         reason: why something is undefined, or ``None``.
     """
 
@@ -43,7 +49,7 @@ class ConnectivityScores:
     merges: int | None
     omitted: float | None
     erl: float | None
-    erl_share: float | None
+    nerl: float | None
     reason: str | None = None
 
 
@@ -59,53 +65,95 @@ def connectivity_scores(segmentation: NDArray, truth: Tree | Sequence[Tree], ste
     Returns:
         The scores; undefined when the truth has no cable inside the image.
     """
-    labels = segmentation
-    if labels.dtype == bool:
-        labels, _ = label_components(segmentation)
-    trees = [truth] if isinstance(truth, Tree) else list(truth)
-    parts = [_labelled_edges(resample(merge_touching(tree), step), labels) for tree in trees]
-    node_count = np.cumsum([0] + [len(part[0]) for part in parts])
-    edges = np.concatenate([part[1] + start for part, start in zip(parts, node_count[:-1], strict=True)])
-    at_node = np.concatenate([part[0] for part in parts])
-    lengths = np.concatenate([part[2] for part in parts])
+    labels = label_components(segmentation)[0] if segmentation.dtype == bool else segmentation
+    true = join_trees([resample(merge_touching(tree), step) for tree in ([truth] if isinstance(truth, Tree) else truth)])
+    voxel = np.rint(true.xyz[:, ::-1]).astype(np.int64)
+    inside = ((voxel >= 0) & (voxel < labels.shape)).all(axis=1)
+    edges = true.edges().reshape(-1, 2)
+    edges = edges[inside[edges].all(axis=1)]
+    nodes = np.flatnonzero(inside)
+    at_node = labels[tuple(voxel[inside].T)]
+    return _scores(true, edges, nodes[at_node > 0], at_node[at_node > 0], _MERGE_LENGTH * step)
+
+
+def tree_connectivity_scores(pred: Tree, truth: Tree, tolerance: float = 2.0) -> ConnectivityScores:
+    """Judge predicted trees (the connected pieces of ``pred``) by true ones.
+
+    Args:
+        pred, truth: trees in the same unit.
+        tolerance: distance within which a predicted tree is at a node of the truth; in a thicker neurite or cell body
+            its radius, if that is no more than five times the tolerance.
+
+    Returns:
+        The scores; undefined when the truth has no cable.
+    """
+    step = max(0.5 * tolerance, max(pred.length, truth.length) / _MOST_NODES, 1e-9)
+    true, ours = (resample(merge_touching(tree), step) for tree in (truth, pred))
+    piece = components(len(ours), ours.edges().reshape(-1, 2)) + 1
+    index = cKDTree(ours.xyz) if len(ours) else None
+    found = [np.empty((0, 2), dtype=np.int64)]
+    for start in range(0, len(true) if index else 0, _PORTION):  # in portions: many nodes may be near one
+        part = slice(start, start + _PORTION)
+        near = index.query_ball_point(true.xyz[part], np.clip(true.radii[part], tolerance, _THICK * tolerance))
+        nodes = np.repeat(np.arange(start, start + len(near)), list(map(len, near)))
+        labels = piece[np.concatenate(near).astype(np.int64)]
+        found.append(np.unique(np.stack([nodes, labels], axis=1), axis=0))
+    nodes, labels = np.concatenate(found).T
+    least = max(_MERGE_LENGTH * step, _MERGE_REACH * tolerance)
+    return _scores(true, true.edges().reshape(-1, 2), nodes, labels, least)
+
+
+def _scores(true: Tree, edges: NDArray, nodes: NDArray, labels: NDArray, least: float) -> ConnectivityScores:
+    """Scores of labels, given as pairs of a node of the truth and a label there, for some of its edges."""
+    lengths = np.linalg.norm(true.xyz[edges[:, 0]] - true.xyz[edges[:, 1]], axis=1)
     total = float(lengths.sum())
     if not total > 0:
         return ConnectivityScores(None, None, None, None, None, "the truth has no cable inside the image")
-
-    neuron = components(len(at_node), edges)
-    ends = at_node[edges]
-    omitted = (ends == 0).any(axis=1)
-    correct = ~omitted & (ends[:, 0] == ends[:, 1])
-    merged_labels, merges = _merged(ends[correct, 0], neuron[edges[correct, 0]], lengths[correct])
-    piece = components(len(at_node), edges[correct])[edges[correct, 0]]
+    neuron = components(len(true), edges)
+    edge, first, second = _common(edges, nodes, labels)
+    run = components(len(nodes), np.stack([first, second], axis=1))[first]
+    order = np.lexsort((-np.bincount(run, lengths[edge])[run], edge)) if len(edge) else edge
+    order = order[np.unique(edge[order], return_index=True)[1]]
+    correct, first, second = edge[order], first[order], second[order]
+    label, of = labels[first], neuron[edges[correct, 0]]
+    merged_labels, merges = _merged(label, of, lengths[correct], least)
+    piece = components(len(nodes), np.stack([first, second], axis=1))[first]
     run = np.bincount(piece, lengths[correct])
-    found = len(np.unique(neuron[edges[correct, 0]]))
-    sound = run[piece] * lengths[correct] * ~np.isin(ends[correct, 0], merged_labels)
-    erl = float(sound.sum()) / total
+    sound = run[piece] * lengths[correct] * ~np.isin(label, merged_labels)
+    has_label = np.zeros(len(true), dtype=bool)
+    has_label[nodes] = True
     whole = np.bincount(neuron[edges[:, 0]], lengths)
+    erl = float(sound.sum()) / total
     return ConnectivityScores(
-        splits=len(np.unique(piece)) - found,
+        splits=len(np.unique(piece)) - len(np.unique(of)),
         merges=merges,
-        omitted=float(lengths[omitted].sum()) / total,
+        omitted=float(lengths[~has_label[edges].all(axis=1)].sum()) / total,
         erl=erl,
-        erl_share=erl / (float((whole**2).sum()) / total),
+        nerl=erl / (float((whole**2).sum()) / total),
     )
 
 
-def _labelled_edges(tree: Tree, labels: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """Label at each node, edges between nodes inside the image, and the edges' lengths."""
-    voxel = np.rint(tree.xyz[:, ::-1]).astype(np.int64)
-    inside = ((voxel >= 0) & (voxel < labels.shape)).all(axis=1)
-    at_node = np.zeros(len(tree), dtype=np.int64)
-    at_node[inside] = labels[tuple(voxel[inside].T)]
-    edges = tree.edges().reshape(-1, 2)
-    edges = edges[inside[edges].all(axis=1)]
-    return at_node, edges, np.linalg.norm(tree.xyz[edges[:, 0]] - tree.xyz[edges[:, 1]], axis=1)
+def _common(edges: NDArray, nodes: NDArray, labels: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """For each label that both ends of an edge have: the edge, and the rows of that label at its two ends."""
+    span = int(labels.max(initial=0)) + 1
+    keys = nodes.astype(np.int64) * span + labels
+    by_key = np.argsort(keys)
+    count = np.bincount(nodes, minlength=int(edges.max()) + 1)
+    by_node = np.argsort(nodes, kind="stable")
+    begin = np.cumsum(count) - count
+    edge = np.repeat(np.arange(len(edges)), count[edges[:, 0]])
+    within = np.arange(len(edge)) - np.repeat(np.cumsum(count[edges[:, 0]]) - count[edges[:, 0]], count[edges[:, 0]])
+    first = by_node[begin[edges[edge, 0]] + within]
+    wanted = edges[edge, 1] * span + labels[first]
+    place = np.minimum(np.searchsorted(keys, wanted, sorter=by_key), max(len(keys) - 1, 0))
+    second = by_key[place]
+    has = keys[second] == wanted
+    return edge[has], first[has], second[has]
 
 
-def _merged(labels: NDArray, neuron: NDArray, lengths: NDArray) -> tuple[list[int], int]:
-    """Labels that hold a considerable part of two neurons or more, and the number of joins they make."""
+def _merged(labels: NDArray, neuron: NDArray, lengths: NDArray, least: float) -> tuple[list[int], int]:
+    """Labels that hold at least ``least`` of two neurons or more, and the number of joins they make."""
     held, inverse = np.unique(np.stack([labels, neuron], axis=1), axis=0, return_inverse=True)
     amount = np.bincount(inverse.ravel(), lengths, minlength=len(held))
-    names, counts = np.unique(held[amount >= _MERGE_LENGTH, 0], return_counts=True)
+    names, counts = np.unique(held[amount >= least, 0], return_counts=True)
     return [int(name) for name in names[counts > 1]], int((counts[counts > 1] - 1).sum())

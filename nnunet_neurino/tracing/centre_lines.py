@@ -20,7 +20,7 @@ from nnunet_neurino.tracing.lines import WIDE, Floats, Ints, Lines, onward, with
 from nnunet_neurino.tracing.voxels import VoxelGraph
 
 _POWER = 3  # of the depth by which a step is divided; 2 to 4 give the same lines
-_BEYOND = 1.0  # how far the balls that cover voxels reach beyond the surface, in voxels of the finest axis
+_BEYOND = 1.25  # how far the balls that cover voxels reach beyond the surface, in voxels of the finest axis
 _NEIGHBOURHOOD = [*map(tuple, np.concatenate([HALF_NEIGHBOURHOOD, -HALF_NEIGHBOURHOOD]).tolist())]
 
 
@@ -52,7 +52,7 @@ def centre_lines(graph: VoxelGraph, prune: float, root: Floats | None = None) ->
     for end in ends[np.argsort(-paths.walked[ends], kind="stable")].tolist():
         paths.add(end)
     paths.close_loops()
-    return paths.lines()
+    return paths.lines(seeds)
 
 
 def _seeds(graph: VoxelGraph, root: Floats | None) -> Ints:
@@ -75,7 +75,6 @@ class _Paths:
 
     def __init__(self, graph: VoxelGraph, parent: Ints, prune: float) -> None:
         self._graph, self._parent, self._prune = graph, parent, prune
-        self._coarsest = float(graph.spacing.max())
         self._positions = graph.positions()
         self._tree = cKDTree(self._positions)
         self._covered = np.zeros(len(parent), dtype=bool)
@@ -143,10 +142,9 @@ class _Paths:
         points, edges = self._as_arrays()
         up = np.arange(len(points))
         up[edges[:, 0]] = edges[:, 1]
-        # The point of the lines that each voxel's own path leads to.
-        nearest = np.where(self._taken | (self._parent < 0), np.arange(len(self._taken)), self._parent)
-        while not self._taken[nearest].all():
-            nearest = nearest[nearest]
+        _, self._parent, nearest = dijkstra(
+            graph.weighted(graph.lengths), directed=False, indices=points, min_only=True, return_predecessors=True
+        )
         ends = np.searchsorted(points, nearest[graph.links])
         rows = np.flatnonzero(ends[:, 0] != ends[:, 1])
         depth = graph.depth[graph.links[rows]].min(axis=1)
@@ -154,8 +152,7 @@ class _Paths:
         pairs, first = np.unique(np.sort(ends[rows], axis=1), axis=0, return_index=True)
         far = _distances(up, self._positions[points], pairs) > WIDE
         rows = rows[np.sort(first[far])]
-        radii = graph.depth[points]
-        closed = with_wide_loops(self._positions[points], radii, edges, ends[rows])[len(edges):]
+        closed = with_wide_loops(self._positions[points], graph.depth[points], edges, ends[rows])[len(edges) :]
         links = {tuple(pair): row for pair, row in zip(ends[rows].tolist(), rows.tolist(), strict=True)}
         for pair in closed.tolist():
             a, b = graph.links[links[tuple(pair)]].tolist()
@@ -163,14 +160,15 @@ class _Paths:
             self.take(self._path(b))
             self._edges.append((a, b))
 
-    def lines(self) -> Lines:
-        """The lines, each free end cut back to the middle of its cap."""
+    def lines(self, seeds: Ints) -> Lines:
+        """The lines, each free end but ``seeds``, which are deep already, cut back to the middle of its cap."""
         graph = self._graph
         points, edges = self._as_arrays()
         lines = Lines(self._positions[points], np.maximum(graph.depth[points] - 0.5, 0.5), edges)
         voxels = graph.voxels[points]
-        leaves = ((voxels == 0) | (voxels == graph.size - 1)).any(axis=1)
-        return lines.keep(~_caps(lines, np.flatnonzero((lines.degree() == 1) & ~leaves)))
+        at_surface = (lines.degree() == 1) & ((voxels > 0) & (voxels < graph.size - 1)).all(axis=1)
+        at_surface[np.searchsorted(points, seeds)] = False
+        return lines.keep(~_caps(lines, np.flatnonzero(at_surface)))
 
     def _as_arrays(self) -> tuple[Ints, Ints]:
         """The voxels of the lines, and pairs of their rows that are joined."""

@@ -33,7 +33,7 @@ def outside_share(starts: Floats, ends: Floats, mask: Mask, scale: Floats) -> Fl
     halves = np.floor(low + 0.5)[..., None] + 0.5 + np.arange(most)
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = (halves - a[..., None]) / (b - a)[..., None]
-    shares = np.where((shares > 0) & (shares < 1), shares, 1.0).reshape(len(a), -1)
+    shares = np.where((shares > 0) & (shares < 1), shares, 1.0).reshape(len(a), 3 * most)
     shares = np.sort(np.concatenate([np.zeros((len(a), 1)), shares, np.ones((len(a), 1))], axis=1), axis=1)
     middles = 0.5 * (shares[:, 1:] + shares[:, :-1])
     lengths = np.diff(shares, axis=1)
@@ -82,8 +82,9 @@ def _moved(lines: Lines, points: Floats, mask: Mask, scale: Floats) -> Lines:
         undo = np.unique(lines.edges[looked[worse]])
         points[undo] = lines.points[undo]
         # Undoing a point changes its other edges: look at these again.
-        looked = np.flatnonzero(np.isin(lines.edges, undo).any(axis=1) & ~np.isin(lines.edges, undo).all(axis=1))
-        looked = looked[(points[lines.edges[looked]] != lines.points[lines.edges[looked]]).any(axis=(1, 2))]
+        touched = np.zeros(len(points), dtype=bool)
+        touched[undo] = True
+        looked = np.flatnonzero(touched[lines.edges].any(axis=1))
     return replace(lines, points=points)
 
 

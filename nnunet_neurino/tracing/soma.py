@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from nnunet_neurino.tracing.lines import Ints, Lines, cheapest_forest, with_wide_loops
+from nnunet_neurino.tracing.lines import Ints, Lines
 
 SOMA_RATIO = 2.2  # a point this many times as thick as the neurites of its piece is in a cell body
 _BODY = 1.8  # a cell body is this many times as thick as the neurites that leave it
 _LIKE, _LIKE_SWELLING = 0.65, 0.9  # and at least this share of the thickest one in the same piece
 _STRETCH = 0.6  # and a neurite that joins two of them is thinner than this times the thinner one
 _PLAIN_RATIO, _PLAIN_STEMS = 3.4, 3  # a plain one is this many times as thick as its piece and has so many neurites
-_NEAR, _FAR, _MORE = 1.1, 1.3, 1.0  # a cell body ends at this times its depth plus the last
+_SURFACE = 1.2, 1.0  # a cell body ends at this times its radius plus the last
 
 
 def thick_centres(lines: Lines) -> Ints:
@@ -62,11 +63,25 @@ def sure_soma_centres(lines: Lines, bodies: frozenset[int]) -> frozenset[int]:
     """
     if not bodies:
         return bodies
-    piece, degree = lines.pieces(), lines.degree()
+    piece = lines.pieces()
     typical = median_of(lines.radii, piece)[piece]
     return frozenset(
-        body for body in bodies if lines.radii[body] >= _PLAIN_RATIO * typical[body] and degree[body] >= _PLAIN_STEMS
+        body
+        for body in bodies
+        if lines.radii[body] >= _PLAIN_RATIO * typical[body] and _stems(lines, body) >= _PLAIN_STEMS
     )
+
+
+def in_body(lines: Lines, body: int) -> NDArray[np.bool_]:
+    """Which points lie in a cell body; ``body`` is the point in its middle."""
+    distance = np.linalg.norm(lines.points - lines.points[body], axis=1)
+    return distance <= _SURFACE[0] * lines.radii[body] + _SURFACE[1]
+
+
+def _stems(lines: Lines, body: int) -> int:
+    """Number of neurites that leave a cell body."""
+    inside = in_body(lines, body)[lines.edges]
+    return int(np.count_nonzero(inside[:, 0] != inside[:, 1]))
 
 
 def _one_of_each_thick_stretch(lines: Lines, piece: Ints, points: list[int]) -> list[int]:
@@ -76,35 +91,6 @@ def _one_of_each_thick_stretch(lines: Lines, piece: Ints, points: list[int]) -> 
     thick = lines.radii >= _STRETCH * least[piece]
     stretch = Lines(lines.points, lines.radii, lines.edges[thick[lines.edges].all(axis=1)]).pieces()
     return [points[k] for k in sorted(np.unique(stretch[points], return_index=True)[1].tolist())]
-
-
-def star_somata(lines: Lines, parted: bool = False) -> Lines:
-    """Join every neurite straight to the centre of its cell body and leave out what else runs in there.
-
-    The wave's fronts mix the neurites still some way off the surface. Only when neurons are ``parted`` all that is left
-    out there: before, a neurite of another one that passes would become two of the cell body's own.
-    """
-    somata = thick_centres(lines)
-    if not len(somata):
-        return lines
-    tree = cKDTree(lines.points)
-    owner = np.full(len(lines.points), -1, dtype=np.int64)
-    reach = (_FAR if parted else _NEAR) * lines.radii[somata] + _MORE
-    piece = lines.pieces() if parted else np.zeros(len(lines.points), dtype=np.int64)
-    for soma, around in zip(somata.tolist(), tree.query_ball_point(lines.points[somata], reach), strict=True):
-        inside = np.array(around, dtype=np.int64)
-        owner[inside[piece[inside] == piece[soma]]] = soma
-    owner[somata] = somata
-    moved = np.where(owner >= 0, owner, np.arange(len(lines.points)))
-    edges = np.unique(np.sort(moved[lines.edges], axis=1), axis=0)
-    edges = edges[edges[:, 0] != edges[:, 1]]
-    wanted = owner < 0
-    wanted[somata] = True
-    # A bundle of lines may enter one cell body twice.
-    cost = np.where(np.isin(edges, somata).any(axis=1), 2.0, 1.0)
-    joined = cheapest_forest(edges, cost, len(lines.points))
-    edges = with_wide_loops(lines.points, lines.radii, edges[joined], edges[~joined])
-    return Lines(lines.points, lines.radii, edges).keep(wanted)
 
 
 def median_of(values: np.ndarray, group: Ints) -> np.ndarray:

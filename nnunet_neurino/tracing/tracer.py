@@ -114,10 +114,9 @@ def _join_and_part(lines: Lines, evidence: Evidence | None, size: Floats, settin
     Gaps come first: a crossing with a gap beside it shows its four arms only when the gap is bridged.
     """
     limits = settings.bridge_length, settings.bridge_angle
-    edges = len(lines.edges)
     lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, size)
     if settings.split_crossings and len(lines.points):
-        lines = part_neurons(lines, size, len(lines.edges) > edges)
+        lines = part_neurons(lines, size)
     return without_cycles(lines)
 
 

@@ -57,7 +57,7 @@ class VoxelGraph:
             voxels, links, steps = voxels[large], number[links[kept]], steps[kept]
         lengths = np.linalg.norm(HALF_NEIGHBOURHOOD * spacing, axis=1)[steps]
         border = _border(mask, voxels)
-        thinnest = 0.5 * float(((np.ptp(voxels, axis=0) + 1) * spacing).min()) if len(voxels) else 0.0
+        thinnest = 0.5 * float(((np.ptp(voxels, axis=0) + 2) * spacing).min()) if len(voxels) else 0.0
         depth = np.full(len(voxels), max(thinnest, float(spacing.min())))
         graph = cls(voxels, links, lengths, depth, border, np.array(mask.shape), spacing)
         return replace(graph, depth=graph.depth_at(graph.positions()))

@@ -65,7 +65,7 @@ def test_perfect_segmentation(two_fibres: tuple[np.ndarray, list[Tree]]) -> None
     scores = connectivity_scores(mask, trees)
     assert (scores.splits, scores.merges, scores.omitted) == (0, 0, 0.0)
     assert scores.erl == pytest.approx(40.0)
-    assert scores.erl_share == pytest.approx(1.0)
+    assert scores.nerl == pytest.approx(1.0)
 
 
 def test_a_gap_splits(two_fibres: tuple[np.ndarray, list[Tree]]) -> None:

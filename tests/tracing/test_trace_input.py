@@ -49,7 +49,7 @@ def test_what_is_no_mask_is_refused(volume: np.ndarray, said: str) -> None:
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(NeurinoError, match="low <= high"):
         TraceSettings(low=0.6, high=0.5)
-    for name in ("low", "min_length", "bridge_length", "bridge_angle", "prune", "front_thickness", "node_spacing"):
+    for name in ("low", "min_length", "bridge_length", "bridge_angle", "prune", "node_spacing"):
         with pytest.raises(NeurinoError):
             TraceSettings(**{name: float("nan")})
     for root in ((1.0, 2.0), (1.0, float("nan"), 2.0)):

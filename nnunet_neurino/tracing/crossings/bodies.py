@@ -1,93 +1,19 @@
-"""One cell body, one neuron: neurites that run through another neuron's cell body, and what joins two cell bodies."""
+"""One cell body, one neuron: what joins two cell bodies is cut."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from heapq import heappop, heappush
-from itertools import combinations
+from collections.abc import Iterable
 
 import numpy as np
 
-from nnunet_neurino.tracing.crossings.arms import Network, arms_of, bend
-from nnunet_neurino.tracing.crossings.candidates import Crossing
-from nnunet_neurino.tracing.crossings.plausible import Piece
 from nnunet_neurino.tracing.lines import Floats, Lines, lengths_along, way_between
 
-# Logarithms of odds, from 11,000 pairs of neurites at cell bodies of generated neurons; bend in degrees, over 6 voxels.
-_BASE, _BEND, _LEAST = -3.9, -0.035, -7.0
-
-_MOST_LOOKS, _MOST_WORK = 100, 100_000  # sets of crossings that are looked at, and times the branches of the piece
 _REACH = 8.0  # length of neurite before and behind a place that tells how much it bends there
 _HERE = 2.0  # the same for how thin it is
 _OUTSIDE = 1.3, 2.0  # a cell body ends at this times its radius plus this
 _THIN = 20.0  # degrees that a place half as thick as the neurite around it counts for
-_CUT_GAIN = 0.5  # what is better than a mere cut by less is not done
 _LEAST_BEND = 30.0  # where it bends by less two neurites hardly meet
 _FEW = 6  # points that tell how thick a neurite is
-
-
-def crossings_at_bodies(network: Network) -> Iterator[Crossing]:
-    """Ways to take a neurite of another neuron that runs through a cell body from it."""
-    for body in sorted(network.bodies & network.leaving.keys()):
-        arms = arms_of(network, [body], frozenset())
-        own = [arm.branch for arm in arms]
-        arms = [arm for arm in arms if own.count(arm.branch) == 1]
-        for i, j in combinations(range(len(arms)), 2):
-            rest = tuple(k for k in range(len(arms)) if k not in (i, j))
-            odds = _BASE + _BEND * bend(arms[i], arms[j], 0)
-            if rest and odds > _LEAST:
-                yield Crossing(frozenset([body]), [body], frozenset(), arms, (i, j), rest, odds, True)
-
-
-def with_bodies_apart(piece: Piece, crossings: list[Crossing], made: list[Crossing]) -> list[Crossing]:
-    """Take more crossings apart, or others, until no two cell bodies are joined, if that leaves likelier neurons.
-
-    One crossing alone may not part two cell bodies that are joined in several places, and then is not worth it.
-
-    Args:
-        piece: a connected piece.
-        crossings: all that may be taken apart.
-        made: those that are.
-
-    Returns:
-        The best set that was found; ``made`` if none is better.
-    """
-    best, value = made, piece.worth(made) + _CUT_GAIN
-    waiting = [(-sum(crossing.odds for crossing in made), 0, made)]
-    seen: set[frozenset[int]] = set()
-    for _ in range(min(_MOST_LOOKS, _MOST_WORK // max(len(piece.branches), 1))):
-        if not waiting:
-            break
-        now = heappop(waiting)[2]
-        then = piece.worth(now)
-        if then > value:
-            best, value = now, then
-        joining = _joining(piece, now)
-        for crossing in crossings if joining else ():
-            if crossing.forks.isdisjoint(joining) or any(crossing is other for other in now):
-                continue
-            after = [*(other for other in now if other.forks.isdisjoint(crossing.forks)), crossing]
-            if (key := frozenset(map(id, after))) not in seen:
-                seen.add(key)
-                heappush(waiting, (-sum(crossing.odds for crossing in after), len(seen), after))
-    return best
-
-
-def _joining(piece: Piece, made: list[Crossing]) -> frozenset[int]:
-    """The forks on a way between two cell bodies if the crossings ``made`` are taken apart."""
-    links = piece.links(made)
-    at: dict[int, list[int]] = {}
-    for number, link in enumerate(links):
-        for branch in link.branches:
-            at.setdefault(branch, []).append(number)
-
-    # Links have the numbers from 0 up, branches those from -1 down.
-    def around(place: int) -> list[int]:
-        return [-1 - branch for branch in links[place].branches] if place >= 0 else at.get(-1 - place, [])
-
-    bodies = [number for number, link in enumerate(links) if link.body]
-    bodies += [-1 - branch for branch in piece.branches if piece.somata[branch]]
-    return frozenset(fork for place in way_between(bodies, around) if place >= 0 for fork in links[place].forks)
 
 
 def part_bodies(lines: Lines, bodies: Iterable[int]) -> Lines:

@@ -1,162 +1,123 @@
-"""Take neurons apart that cross: choose the crossings that make whole neurons of a connected piece.
+"""Take neurons apart that cross: part them wherever two strands go straight on, and take back what makes no neuron.
 
-A crossing is taken apart if what it looks like (``crossings``) and what it leaves (``plausible``) speak for it
-together: neurons with one cell body or with an end at the image's border, best a fibre that runs from border to border.
+At first every zone is taken apart, which leaves each strand as long as it can be. A strand that then has a cell body
+is a neuron, and one that reaches the image's border twice is a fibre of a neuron outside; anything else is a torn-off
+part of one. So a zone stays parted only if both of its strands belong to neurons, and the surer these are the more a
+strand may bend there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import pairwise
+from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import DisjointSet
 
-from nnunet_neurino.tracing.crossings.arms import Network
-from nnunet_neurino.tracing.crossings.bodies import crossings_at_bodies, part_bodies, with_bodies_apart
-from nnunet_neurino.tracing.crossings.candidates import Crossing, crossings_in
-from nnunet_neurino.tracing.crossings.plausible import Piece, pieces_of
-from nnunet_neurino.tracing.lines import Floats, Lines
+from nnunet_neurino.tracing.crossings.bodies import part_bodies
+from nnunet_neurino.tracing.crossings.zones import Zone, find_zones
+from nnunet_neurino.tracing.lines import Floats, Lines, tips_at_border
 from nnunet_neurino.tracing.soma import soma_centres, sure_soma_centres
 
-_ROUNDS = 4  # crossings close to each other are taken apart one after the other
-_MOST_MOVES = 400  # that are looked at, and times the branches of the piece
-_MOST_WORK = 400_000
-_LEAST_GAIN = 1.4  # of the logarithm of the odds
-_LONGEST_CHAIN = 10
-_LEAST_CHAIN = -9.0
-_MOST_STEPS = 300
+# Degrees that a strand of a neuron with a cell body, or of a fibre from border to border, may bend at a zone.
+_BODY, _FIBRE, _NEITHER = 30.0, 20.0, -1.0
 
 
-def part_neurons(lines: Lines, size: Floats, gaps: bool = False) -> Lines:
+def part_neurons(lines: Lines, size: Floats) -> Lines:
     """Replace crossings of two neurites by lines that run past each other.
 
     Args:
         lines: centre lines.
         size: (3,) extent of the image in the unit of the lines.
-        gaps: whether the mask has gaps. Where some have been bridged, others have not: a piece that comes from nowhere
-            says nothing then.
     """
-    found = soma_centres(lines)
-    bodies, plain = (lines.points[sorted(points)] for points in (found, sure_soma_centres(lines, found)))
-    for _ in range(_ROUNDS):
-        network = Network.of(lines, _bodies_at(lines, bodies))
-        pieces = pieces_of(network, size, gaps)
-        number = lines.pieces()
-        candidates: dict[int, list[Crossing]] = {}
-        for crossing in [*crossings_in(network), *crossings_at_bodies(network)]:
-            candidates.setdefault(int(number[crossing.zone[0]]), []).append(crossing)
-        chosen = [c for piece, crossings in candidates.items() for c in _choose(pieces[piece], crossings)]
-        if not chosen:
+    bodies = soma_centres(lines)
+    sure = sure_soma_centres(lines, bodies)
+    branches = lines.branches()
+    zones = find_zones(lines, branches, bodies)
+    parted = _of_neurons(lines, branches, zones, bodies, size)
+    places = lines.points[sorted(sure)]
+    lines = _apart(lines, branches, parted)
+    return part_bodies(lines, np.flatnonzero((lines.points[:, None] == places).all(axis=2).any(axis=1)).tolist())
+
+
+def _of_neurons(
+    lines: Lines, branches: Sequence[list[int]], zones: list[Zone], bodies: frozenset[int], size: Floats
+) -> list[Zone]:
+    """The zones whose two strands are of neurons."""
+    border = tips_at_border(lines, size)
+    exits = [int(border[[path[0], path[-1]]].sum()) for path in branches]
+    meeting: dict[int, list[int]] = defaultdict(list)  # the branches that meet at each point
+    for number, path in enumerate(branches):
+        for point in {path[0], path[-1], *bodies.intersection(path)}:
+            meeting[point].append(number)
+    parted = list(zones)
+    while parted:
+        leader = _neurons(meeting, parted, len(branches))
+        body, ends = [0] * len(branches), [0] * len(branches)
+        taken = {point: zone for zone in parted for point in zone.points}
+        for point in bodies & meeting.keys():
+            first = taken[point].numbers(1)[0] if point in taken else meeting[point][0]
+            body[leader[first]] += 1
+        for number, of in enumerate(leader):
+            ends[of] += exits[number]
+
+        def excess(zone: Zone) -> float:
+            neurons = [leader[zone.numbers(side)[0]] for side in (0, 1)]
+            if neurons[0] == neurons[1]:
+                return np.inf
+            if all(body[of] for of in neurons):
+                return -np.inf
+            limits = [_BODY if body[of] else _FIBRE if ends[of] == 2 else _NEITHER for of in neurons]
+            return np.inf if zone.body else max(bend - limit for bend, limit in zip(zone.bends, limits, strict=True))
+
+        worst = max(parted, key=excess)
+        if excess(worst) <= 0:
             break
-        lines = _apply(lines, chosen)
-    return part_bodies(lines, _bodies_at(lines, plain))
+        parted = [zone for zone in parted if zone is not worst]
+    return parted
 
 
-def _bodies_at(lines: Lines, places: Floats) -> frozenset[int]:
-    """The cell bodies at these places: what is left of a piece taken apart may be thin enough to seem to have more."""
-    return frozenset(body for body in soma_centres(lines) if (lines.points[body] == places).all(axis=1).any())
+def _neurons(meeting: dict[int, list[int]], parted: list[Zone], count: int) -> list[int]:
+    """For each branch one of those in its neuron, the same for all of these, if some zones are taken apart."""
+    joined = DisjointSet(range(count))
+    taken = {point for zone in parted for point in zone.points}
+    groups = [numbers for point, numbers in meeting.items() if point not in taken]
+    groups += [zone.numbers(side) for zone in parted for side in (0, 1)]
+    for first, *others in groups:
+        for other in others:
+            joined.merge(first, other)
+    return [joined[number] for number in range(count)]
 
 
-def _choose(piece: Piece, crossings: list[Crossing]) -> list[Crossing]:
-    """The crossings of one piece to take apart."""
-    made: list[Crossing] = []
-    value = piece.worth(made)
-    most = min(_MOST_MOVES, _MOST_WORK // max(len(piece.branches), 1))
-    single = sorted(((crossing.odds, [crossing]) for crossing in crossings), key=lambda move: -move[0])
-    fibres = sorted(_fibres(piece, crossings), key=lambda move: -move[0])
-    moves = sorted(single[:most] + fibres[: most // 4], key=lambda move: -move[0])
-    again = True
-    while again:
-        again = False
-        for _, move in moves:
-            if any(crossing in made for crossing in move) or _conflict(made, move):
-                continue
-            then = piece.worth(made + move)
-            if then - value > _LEAST_GAIN:
-                made, value, again = made + move, then, True
-    made = with_bodies_apart(piece, crossings, made)
-    value = piece.worth(made)
-    for crossing in sorted(made, key=lambda c: c.odds):
-        without = [other for other in made if other is not crossing]
-        then = piece.worth(without)
-        if then >= value:
-            made, value = without, then
-    return made
+def _apart(lines: Lines, branches: Sequence[list[int]], zones: list[Zone]) -> Lines:
+    """Give the strand that runs through each zone its own copy of the zone's points."""
+    points, radii, edges = [lines.points], [lines.radii], lines.edges.copy()
+    count = len(lines.points)
+    added = []
+    for zone in zones:
+        inside = np.array(zone.points)
+        copies = dict(zip(zone.points, range(count, count + len(inside)), strict=True))
+        for number, fork in zone.strands[0]:
+            path = branches[number]
+            beside = path[1] if path[0] == fork else path[-2]
+            row = np.flatnonzero((np.sort(edges, axis=1) == sorted((fork, beside))).all(axis=1))[0]
+            edges[row] = beside, copies[fork]
+        own = np.isin(lines.edges, inside).all(axis=1)
+        added.append(np.searchsorted(inside, lines.edges[own]) + count)
+        points.append(lines.points[inside])
+        thick = max(float(np.median(lines.radii[branches[number]])) for number in zone.numbers(0))
+        radii.append(np.minimum(lines.radii[inside], thick) if zone.body else lines.radii[inside])
+        count += len(inside)
+    parted = Lines(np.concatenate(points), np.concatenate(radii), np.concatenate([edges, *added]))
+    of_zone = np.zeros(count, dtype=bool)
+    of_zone[[point for zone in zones for point in zone.points]] = True
+    of_zone[len(lines.points) :] = True
+    return _without_loose_ends(parted, of_zone)
 
 
-def _conflict(made: Iterable[Crossing], new: list[Crossing]) -> bool:
-    taken = {fork for crossing in made for fork in crossing.forks}
-    for crossing in new:
-        if crossing.forks & taken:
-            return True
-        taken |= crossing.forks
-    return False
-
-
-def _fibres(piece: Piece, crossings: list[Crossing]) -> list[tuple[float, list[Crossing]]]:
-    """Fibres from border to border that run straight on through every fork on their way: (odds, crossings)."""
-    onward: dict[int, list[tuple[Crossing, int]]] = {}
-    for crossing in crossings:
-        for side in (crossing.through, crossing.rest):
-            if len(side) == 2:
-                a, b = (crossing.arms[k].branch for k in side)
-                onward.setdefault(a, []).append((crossing, b))
-                onward.setdefault(b, []).append((crossing, a))
-    found = []
-    for start in piece.branches:
-        waiting: list[tuple[float, int, list[Crossing]]] = [(0.0, start, [])] if piece.exits[start] else []
-        for _ in range(_MOST_STEPS):
-            if not waiting:
-                break
-            odds, branch, chain = waiting.pop()
-            if chain and piece.tips[branch]:
-                if piece.exits[branch] and branch > start:
-                    found.append((odds, chain))
-            elif len(chain) < _LONGEST_CHAIN:
-                waiting += [
-                    (odds + crossing.odds, following, [*chain, crossing])
-                    for crossing, following in onward.get(branch, ())
-                    if odds + crossing.odds > _LEAST_CHAIN and not _conflict(chain, [crossing])
-                ]
-    return found
-
-
-def _apply(lines: Lines, chosen: list[Crossing]) -> Lines:
-    """Draw the chosen crossings: what runs through straight across, the rest together or ending there."""
-    gone = np.zeros(len(lines.points), dtype=bool)
-    points, radii = lines.points.tolist(), lines.radii.tolist()
-    edges: list[tuple[int, int]] = []
-    loose: set[frozenset[int]] = set()
-    for crossing in sorted(chosen, key=lambda c: -c.odds):
-        if gone[crossing.zone].any() or any(gone[arm.path].any() for arm in crossing.arms):
-            continue  # another one is too near: its turn comes in the next round
-        # The stems of a cell body stay where they are.
-        leaving = [crossing.arms[k] for k in crossing.through] if crossing.body else crossing.arms
-        for arm in leaving:
-            gone[arm.path[1:-1]] = True
-        if crossing.body:
-            loose |= {frozenset(arm.path[:2]) for arm in leaving}
-        else:
-            gone[crossing.zone] = True
-        for side in (crossing.through,) if crossing.body else (crossing.through, crossing.rest):
-            ends = [crossing.arms[k].path[-1] for k in side]
-            if len(ends) == 2:
-                between = _straight(lines.points[ends[0]], lines.points[ends[1]])
-                chain = [ends[0], *range(len(points), len(points) + len(between)), ends[1]]
-                points.extend(between.tolist())
-                radii.extend([float(lines.radii[ends].mean())] * len(between))
-                edges.extend(pairwise(chain))
-            elif len(ends) > 2:  # a fork beside the crossing
-                edges.extend((end, len(points)) for end in ends)
-                points.append(lines.points[ends].mean(axis=0).tolist())
-                radii.append(float(np.median(lines.radii[ends])))
-    wanted = np.concatenate([~gone, np.ones(len(points) - len(gone), dtype=bool)])
-    stays = [not any(gone[edge]) and frozenset(edge) not in loose for edge in lines.edges.tolist()]
-    both = np.concatenate([lines.edges[stays], np.array(edges, dtype=np.int64).reshape(-1, 2)])
-    return Lines(np.array(points).reshape(-1, 3), np.array(radii), both).keep(wanted)
-
-
-def _straight(start: Floats, end: Floats) -> Floats:
-    """Points about two voxels apart strictly between two positions."""
-    n = max(round(float(np.linalg.norm(end - start)) / 2.0), 1)
-    return start + np.linspace(0, 1, n + 1)[1:-1, None] * (end - start)
+def _without_loose_ends(lines: Lines, of_zone: NDArray[np.bool_]) -> Lines:
+    """Leave out points of zones that lead to no arm of their strand."""
+    while (loose := of_zone & (lines.degree() <= 1)).any():
+        lines, of_zone = lines.keep(~loose), of_zone[~loose]
+    return lines

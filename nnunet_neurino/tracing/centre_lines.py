@@ -20,7 +20,7 @@ from nnunet_neurino.tracing.lines import WIDE, Floats, Ints, Lines, onward, with
 from nnunet_neurino.tracing.voxels import VoxelGraph
 
 _POWER = 3  # of the depth by which a step is divided; 2 to 4 give the same lines
-_BEYOND = 1.25  # how far the balls that cover voxels reach beyond the surface, in voxels of the finest axis
+_BEYOND = 1.25  # how far the balls that cover voxels reach beyond the surface, in voxels (their middle edge)
 _NEIGHBOURHOOD = [*map(tuple, np.concatenate([HALF_NEIGHBOURHOOD, -HALF_NEIGHBOURHOOD]).tolist())]
 
 
@@ -75,6 +75,7 @@ class _Paths:
 
     def __init__(self, graph: VoxelGraph, parent: Ints, prune: float) -> None:
         self._graph, self._parent, self._prune = graph, parent, prune
+        self._beyond = _BEYOND * float(np.median(graph.spacing))
         self._positions = graph.positions()
         self._tree = cKDTree(self._positions)
         self._covered = np.zeros(len(parent), dtype=bool)
@@ -133,7 +134,7 @@ class _Paths:
             if self.walked[voxel] <= next_at:
                 centres.append(voxel)
                 next_at = self.walked[voxel] - 0.5 * depth[voxel]
-        for ball in self._tree.query_ball_point(self._positions[centres], depth[centres] + _BEYOND):
+        for ball in self._tree.query_ball_point(self._positions[centres], depth[centres] + self._beyond):
             self._covered[ball] = True
 
     def close_loops(self) -> None:

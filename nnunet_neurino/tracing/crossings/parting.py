@@ -54,7 +54,9 @@ def _of_neurons(
     parted = list(zones)
     while parted:
         leader = _neurons(meeting, parted, len(branches))
-        body, ends = [0] * len(branches), [0] * len(branches)
+        body, ends, forked = [0] * len(branches), [0] * len(branches), [False] * len(branches)
+        for numbers in _groups(meeting, parted):
+            forked[leader[numbers[0]]] |= len(numbers) > 2
         taken = {point: zone for zone in parted for point in zone.points}
         for point in bodies & meeting.keys():
             first = taken[point].numbers(1)[0] if point in taken else meeting[point][0]
@@ -68,7 +70,7 @@ def _of_neurons(
                 return np.inf
             if all(body[of] for of in neurons):
                 return -np.inf
-            limits = [_BODY if body[of] else _FIBRE if ends[of] == 2 else _NEITHER for of in neurons]
+            limits = [_BODY if body[of] else _FIBRE if ends[of] == 2 or not (any(body) or forked[of]) else _NEITHER for of in neurons]
             return np.inf if zone.body else max(bend - limit for bend, limit in zip(zone.bends, limits, strict=True))
 
         worst = max(parted, key=excess)
@@ -81,13 +83,17 @@ def _of_neurons(
 def _neurons(meeting: dict[int, list[int]], parted: list[Zone], count: int) -> list[int]:
     """For each branch one of those in its neuron, the same for all of these, if some zones are taken apart."""
     joined = DisjointSet(range(count))
-    taken = {point for zone in parted for point in zone.points}
-    groups = [numbers for point, numbers in meeting.items() if point not in taken]
-    groups += [zone.numbers(side) for zone in parted for side in (0, 1)]
-    for first, *others in groups:
+    for first, *others in _groups(meeting, parted):
         for other in others:
             joined.merge(first, other)
     return [joined[number] for number in range(count)]
+
+
+def _groups(meeting: dict[int, list[int]], parted: list[Zone]) -> list[list[int]]:
+    """The branches that meet at each fork, or in each strand of the zones that are taken apart."""
+    taken = {point for zone in parted for point in zone.points}
+    groups = [numbers for point, numbers in meeting.items() if point not in taken]
+    return groups + [zone.numbers(side) for zone in parted for side in (0, 1)]
 
 
 def _apart(lines: Lines, branches: Sequence[list[int]], zones: list[Zone]) -> Lines:

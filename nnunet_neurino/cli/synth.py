@@ -19,6 +19,7 @@ import psutil
 from tqdm import tqdm
 
 from nnunet_neurino import __version__
+from nnunet_neurino.cli.options import ZYX
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.files import write_json
 from nnunet_neurino.images import write_tiff
@@ -42,13 +43,13 @@ _BYTES_PER_VOXEL = 32  # measured at the peak
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``neurino synth``."""
-    option, zyx = parser.add_argument, ("Z", "Y", "X")
+    option = parser.add_argument
     option("-o", "--output", metavar="DIR", type=Path, required=True, help="folder to write to")
     option("--count", metavar="N", type=int, help="number of cases (default: 10, or one for each SWC file)")
     option("--seed", metavar="S", type=int, default=0, help="whole number from 0 up (default: 0)")
     text = "size in voxels (default: the preset's; the extent of the tracing with --from-swc)"
-    option("--shape", metavar=zyx, nargs=3, type=int, help=text)
-    option("--spacing", metavar=zyx, nargs=3, type=float, help="voxel size in micrometres (default: the preset's)")
+    option("--shape", type=int, **ZYX, help=text)
+    option("--spacing", type=float, **ZYX, help="voxel size in micrometres (default: the preset's)")
     option("--preset", metavar="NAME", default="confocal", help=f"{', '.join(PRESETS)} (default: confocal)")
     text = "take pictures of these tracings (or folders of them)"
     option("--from-swc", metavar="FILE", nargs="+", type=Path, help=text)

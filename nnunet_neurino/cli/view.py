@@ -75,12 +75,13 @@ def run(args: argparse.Namespace) -> int:
     sources = {role: path for role in ROLES if (path := getattr(args, role)) is not None}
     if not sources and not args.training:
         raise NeurinoError("nothing to look at: give --image, --truth, --prediction, --tree or --training")
+    for option in ("features", "tubes"):
+        if getattr(args, option) and not args.image:
+            raise NeurinoError(f"--{option} needs --image: {option} of which image?")
     cases = _select(match_cases(sources)) if sources else {}
     image = next((files["image"] for files in cases.values() if "image" in files), None)
-    if args.features and image is None:
-        raise NeurinoError("--features needs --image: features of which image?")
-    if args.tubes and image is None:
-        raise NeurinoError("--tubes needs --image: tubes over which image?")
+    if (args.features or args.tubes) and image is None:
+        raise NeurinoError(f"{args.image}: no image is of a case that is shown: expected one of the other files' names")
     pictures = len(cases) + bool(args.training) + bool(args.features) + bool(args.tubes)
     if args.output.suffix.lower() == ".png" and pictures != 1:
         raise NeurinoError(f"-o {args.output}: {pictures} pictures do not fit into a PNG file: write a page, .html")

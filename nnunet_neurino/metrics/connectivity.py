@@ -28,23 +28,14 @@ _MERGE_LENGTH = 5.0  # a label merges two trees when it holds at least this much
 
 @dataclass(frozen=True)
 class ConnectivityScores:
-    """Scores of a segmentation against true trees; ``None`` where undefined, explained in ``reason``.
+    """Scores of a segmentation against true trees; ``None`` where undefined, explained in ``reason``."""
 
-    Attributes:
-        splits: number of places at which true trees fall apart: correct pieces minus trees, over the trees found.
-        merges: number of joins between true trees: for each label, the trees that it holds minus one.
-        omitted: share of the true cable on the background.
-        erl: expected run length in voxels; a merged label counts 0.
-        erl_share: ``erl`` over the greatest possible one (1 is perfect).
-        reason: why something is undefined, or ``None``.
-    """
-
-    splits: int | None
-    merges: int | None
-    omitted: float | None
-    erl: float | None
-    erl_share: float | None
-    reason: str | None = None
+    splits: int | None = None  # places at which true trees fall apart: correct pieces minus trees, over the trees found
+    merges: int | None = None  # joins between true trees: for each label, the trees that it holds minus one
+    omitted: float | None = None  # share of the true cable on the background
+    erl: float | None = None  # expected run length in voxels; a merged label counts 0
+    erl_share: float | None = None  # ``erl`` over the greatest possible one (1 is perfect)
+    reason: str | None = None  # why all of them are undefined
 
 
 def connectivity_scores(segmentation: NDArray, truth: Tree | Sequence[Tree], step: float = 1.0) -> ConnectivityScores:
@@ -70,7 +61,7 @@ def connectivity_scores(segmentation: NDArray, truth: Tree | Sequence[Tree], ste
     lengths = np.concatenate([part[2] for part in parts])
     total = float(lengths.sum())
     if not total > 0:
-        return ConnectivityScores(None, None, None, None, None, "the truth has no cable inside the image")
+        return ConnectivityScores(reason="the truth has no cable inside the image")
 
     neuron = components(len(at_node), edges)
     ends = at_node[edges]

@@ -13,25 +13,15 @@ from nnunet_neurino.swc import Tree, rasterise
 
 @dataclass(frozen=True, eq=False)
 class CaseView:
-    """One case to look at; everything but one of the volumes or trees may be missing.
+    """One case to look at; everything but one of the volumes or trees may be missing."""
 
-    Attributes:
-        name: shown as the title.
-        image: raw voxels (z, y, x), any number type.
-        truth: mask (z, y, x), non-zero is neuron.
-        prediction: mask (z, y, x), non-zero is neuron.
-        truth_tree: in voxels of the image (x, y, z), or micrometres with ``spacing``.
-        tree: the tree traced from the prediction; same units.
-        spacing: voxel size z, y, x in micrometres; None when unknown (then voxels are cubes and there is no scale
-            bar).
-    """
-
-    name: str
-    image: NDArray | None = None
-    truth: NDArray | None = None
-    prediction: NDArray | None = None
-    truth_tree: Tree | None = None
-    tree: Tree | None = None
+    name: str  # shown as the title
+    image: NDArray | None = None  # raw voxels (z, y, x), any number type
+    truth: NDArray | None = None  # mask (z, y, x), non-zero is neuron
+    prediction: NDArray | None = None  # mask (z, y, x), non-zero is neuron
+    truth_tree: Tree | None = None  # in voxels of the image (x, y, z), or micrometres with ``spacing``
+    tree: Tree | None = None  # the tree traced from the prediction; same units
+    # voxel size z, y, x in micrometres; None when unknown (then voxels are cubes and there is no scale bar)
     spacing: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -98,19 +88,18 @@ class CaseView:
 
     def truth_mask(self) -> NDArray[np.bool_] | None:
         """The true mask: as given, else drawn from the true tree."""
-        if self.truth is not None:
-            return np.asarray(self.truth) != 0
-        if self.truth_tree is None:
-            return None
-        return np.asarray(rasterise(self.truth_tree, self.shape, spacing=self.voxel_size)).astype(bool)
+        return self._mask(self.truth, self.truth_tree)
 
     def predicted_mask(self) -> NDArray[np.bool_] | None:
         """The predicted mask: as given, else drawn from the traced tree."""
-        if self.prediction is not None:
-            return np.asarray(self.prediction) != 0
-        if self.tree is None:
+        return self._mask(self.prediction, self.tree)
+
+    def _mask(self, volume: NDArray | None, tree: Tree | None) -> NDArray[np.bool_] | None:
+        if volume is not None:
+            return np.asarray(volume) != 0
+        if tree is None:
             return None
-        return np.asarray(rasterise(self.tree, self.shape, spacing=self.voxel_size)).astype(bool)
+        return np.asarray(rasterise(tree, self.shape, spacing=self.voxel_size)).astype(bool)
 
 
 def _outside(xyz: NDArray[np.float64], last: NDArray[np.float64]) -> int:

@@ -80,8 +80,15 @@ def run(args: argparse.Namespace) -> int:
     digits = max(3, len(str(count - 1)))
     for number in tqdm(range(count), desc="generating", unit="case", disable=None):
         name = f"case_{number:0{digits}d}"
-        if not _is_there(args.output, name, with_tracing=args.kind == "neuron"):
-            _write(args.output, name, make(number))
+        image, mask = (args.output / kind / f"{name}.tif" for kind in ("images", "masks"))
+        tracing = args.output / "tracings" / f"{name}.swc"
+        if image.is_file() and mask.is_file() and (tracing.is_file() or args.kind == "blob"):
+            continue
+        volume = make(number)
+        write_tiff(mask, volume.mask, volume.spacing)
+        if volume.trees:
+            write_swc(volume.tree, tracing)
+        write_tiff(image, volume.image, volume.spacing)  # last: an image is never without its truth
     print(f"{count} cases in {args.output}")
     truth = "tracings" if args.kind == "neuron" else "masks"
     folders = f"--images {args.output / 'images'} --{truth} {args.output / truth}"
@@ -177,20 +184,3 @@ def _check_record(folder: Path, recipe: dict) -> None:
         raise NeurinoError(
             f"{folder}: holds cases made with other options (see {record.name}): delete it or choose another with -o"
         )
-
-
-def _paths(folder: Path, name: str) -> tuple[Path, Path, Path]:
-    return folder / "images" / f"{name}.tif", folder / "tracings" / f"{name}.swc", folder / "masks" / f"{name}.tif"
-
-
-def _is_there(folder: Path, name: str, with_tracing: bool) -> bool:
-    image, tracing, mask = _paths(folder, name)
-    return image.is_file() and mask.is_file() and (tracing.is_file() or not with_tracing)
-
-
-def _write(folder: Path, name: str, volume: SynthVolume) -> None:
-    image, tracing, mask = _paths(folder, name)
-    write_tiff(mask, volume.mask, volume.spacing)
-    if volume.trees:
-        write_swc(volume.tree, tracing)
-    write_tiff(image, volume.image, volume.spacing)  # last: an image is never without its truth

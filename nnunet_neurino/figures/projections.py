@@ -81,7 +81,6 @@ def panels_figure(
     voxel_size: Sequence[float],
     title: str = "",
     scale_bar: bool = True,
-    columns: int = 2,
 ) -> Figure:
     """Draw panels of three views each, all at one scale; every axes shows ``shape`` voxels of ``voxel_size``."""
     size = np.array(shape) * np.array(voxel_size)
@@ -92,7 +91,7 @@ def panels_figure(
         """Inches per unit."""
         return min((panel[0] - _GAP) / width, (panel[1] - _GAP) / height)
 
-    panel_size = _PANEL
+    panel_size, columns = _PANEL, 2
     if scale_in(_PANEL) * voxel_size[2] * DPI < 1:
         panel_size, columns = _WIDE_PANEL, 1
     scale = scale_in(panel_size)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from nnunet_neurino.skeleton.components import label_components
 from nnunet_neurino.skeleton.graph import components
 from nnunet_neurino.swc import Tree, merge_touching, resample
+from nnunet_neurino.swc.tree import join_trees
 
 _MERGE_LENGTH = 5.0  # a label merges two trees when it holds at least this much cable of each, in voxels
 
@@ -54,11 +55,8 @@ def connectivity_scores(segmentation: NDArray, truth: Tree | Sequence[Tree], ste
     if labels.dtype == bool:
         labels, _ = label_components(segmentation)
     trees = [truth] if isinstance(truth, Tree) else list(truth)
-    parts = [_labelled_edges(resample(merge_touching(tree), step), labels) for tree in trees]
-    node_count = np.cumsum([0] + [len(part[0]) for part in parts])
-    edges = np.concatenate([part[1] + start for part, start in zip(parts, node_count[:-1], strict=True)])
-    at_node = np.concatenate([part[0] for part in parts])
-    lengths = np.concatenate([part[2] for part in parts])
+    sampled = join_trees([resample(merge_touching(tree), step) for tree in trees])
+    at_node, edges, lengths = _labelled_edges(sampled, labels)
     total = float(lengths.sum())
     if not total > 0:
         return ConnectivityScores(reason="the truth has no cable inside the image")

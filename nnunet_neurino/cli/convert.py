@@ -24,7 +24,6 @@ EXAMPLE = """  neurino synth -o cells --count 4 --shape 32 96 96 --preset demo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     data = parser.add_argument_group("data")
     data.add_argument("--images", type=Path, metavar="DIR", help="folder with image stacks (and sub-folders)")
     data.add_argument("--tracings", type=Path, metavar="DIR", help="folder with .swc and .eswc files")

@@ -22,7 +22,6 @@ EXAMPLE = "  neurino demo --output demo_output"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino demo``."""
     option = parser.add_argument
     option("--output", metavar="DIR", type=Path, default=Path("demo_output"), help="folder (default: demo_output)")
     option("--device", choices=("cuda", "cpu"), help="where to train (default: cuda if there is a GPU, else cpu)")

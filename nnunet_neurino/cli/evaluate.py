@@ -21,18 +21,8 @@ from tqdm import tqdm
 from nnunet_neurino.cli.options import ZYX
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.files import write_json, write_text
+from nnunet_neurino.metrics import dataset, tables
 from nnunet_neurino.metrics.case import CaseOptions
-from nnunet_neurino.metrics.dataset import (
-    DatasetScores,
-    as_csv,
-    as_json,
-    case_json,
-    comparison_json,
-    find_pairs,
-    score_files,
-    score_pairs,
-)
-from nnunet_neurino.metrics.tables import case_table, comparison_table, dataset_table, papers_tables
 from nnunet_neurino.tracing import TRACERS, trace_with
 
 EXAMPLE = """  neurino synth -o synthetic --count 2 --shape 32 64 64
@@ -42,7 +32,6 @@ EXAMPLE = """  neurino synth -o synthetic --count 2 --shape 32 64 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino evaluate``."""
     option = parser.add_argument
     option("pred", metavar="PRED", type=Path, help="predicted mask or SWC file, or a folder of them")
     option("truth", metavar="TRUTH", type=Path, nargs="?", help="true mask or SWC file, or a folder of them")
@@ -66,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Run ``neurino evaluate``; 0, or 1 when a case could not be scored."""
     if args.table:
         _needs_folder(args.pred)
-        print(papers_tables(args.pred))
+        print(tables.papers_tables(args.pred))
         return 0
     if args.truth is None:
         raise NeurinoError(
@@ -89,39 +78,39 @@ def run(args: argparse.Namespace) -> int:
 def _files(args: argparse.Namespace, options: CaseOptions) -> int:
     if args.versus:
         raise NeurinoError("--versus compares folders; give folders of predictions and truths")
-    scores = score_files(args.pred, args.truth, partial(trace_with, args.tracer), options, args.spacing)
+    scores = dataset.score_files(args.pred, args.truth, partial(trace_with, args.tracer), options, args.spacing)
     for note in scores.notes:
         print(f"note: {note}", file=sys.stderr)
-    print(case_table(scores))
-    _write_json(case_json(scores), args.json, args.output)
+    print(tables.case_table(scores))
+    _write_json(dataset.case_json(scores), args.json, args.output)
     return 0
 
 
 def _folders(args: argparse.Namespace, options: CaseOptions) -> int:
     result = _score_folder(args.pred, args, options)
-    content = as_json(result)
-    print(dataset_table(result))
+    content = dataset.as_json(result)
+    print(tables.dataset_table(result))
     failed = _report_failures(result, args.pred)
     if args.versus:
         other = _score_folder(args.versus, args, options)
-        content["versus"] = {"folder": str(args.versus), "paired": comparison_json(result, other)}
+        content["versus"] = {"folder": str(args.versus), "paired": dataset.comparison_json(result, other)}
         print(f"\n{args.pred} minus {args.versus}, case by case")
-        print(comparison_table(result, other, (args.pred.name, args.versus.name)))
+        print(tables.comparison_table(result, other, (args.pred.name, args.versus.name)))
         failed |= _report_failures(other, args.versus)
     folder = args.output or args.pred
     _write_json(content, args.json, folder)
-    write_text(folder / "scores.csv", as_csv(result))
+    write_text(folder / "scores.csv", dataset.as_csv(result))
     print(f"\nwritten: {folder / 'scores.json'}, {folder / 'scores.csv'}")
     return 1 if failed else 0
 
 
-def _score_folder(folder: Path, args: argparse.Namespace, options: CaseOptions) -> DatasetScores:
-    pairs = find_pairs(folder, args.truth)
+def _score_folder(folder: Path, args: argparse.Namespace, options: CaseOptions) -> dataset.DatasetScores:
+    pairs = dataset.find_pairs(folder, args.truth)
     progress = tqdm(pairs, desc=folder.name, unit="case", disable=None)
-    return score_pairs(progress, partial(trace_with, args.tracer), options, args.spacing)
+    return dataset.score_pairs(progress, partial(trace_with, args.tracer), options, args.spacing)
 
 
-def _report_failures(result: DatasetScores, folder: Path) -> bool:
+def _report_failures(result: dataset.DatasetScores, folder: Path) -> bool:
     for case, scores in result.cases.items():
         for note in scores.notes:
             if "micrometre" in note or "outside" in note or "probabilit" in note:

@@ -25,7 +25,6 @@ EXAMPLE = "  neurino import-checkpoint RESULTS_FOLDER/nnUNet/3d_fullres/Task501_
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino import-checkpoint``."""
     option = parser.add_argument
     option("folder", metavar="V1_FOLDER", type=Path, help="model folder of nnU-Net v1, with plans.pkl")
     text = "name of nnU-Net v2's data set, such as Dataset501_Neurons (default: from the folder TaskXXX_NAME)"
@@ -41,7 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out ``neurino import-checkpoint``."""
     from tqdm import tqdm
 
     from nnunet_neurino.files import write_json

@@ -25,7 +25,6 @@ _DEFAULTS = _FAMILY.settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino plan``."""
     option, choices = parser.add_argument, _DEFAULTS.choices
     option("-d", "--dataset", metavar="ID", nargs="+", required=True, help="numbers or names of data sets")
     text = "what to preprocess (default: all 3D ones in the plans)"
@@ -44,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run ``neurino plan``."""
     names = ("size", "stem_stride", "memory", "patch_size", "batch_size")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     settings = _DEFAULTS.replaced(given)

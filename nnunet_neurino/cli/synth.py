@@ -18,22 +18,12 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
-from nnunet_neurino import __version__
+from nnunet_neurino import __version__, synth
 from nnunet_neurino.cli.options import ZYX
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.files import write_json
 from nnunet_neurino.images import write_tiff
 from nnunet_neurino.swc import Tree, read_swc, write_swc
-from nnunet_neurino.synth import (
-    PRESETS,
-    BlobSettings,
-    SynthVolume,
-    generate,
-    generate_blob,
-    photograph,
-    place,
-    preset,
-)
 
 EXAMPLE = "  neurino synth -o synthetic --count 4 --seed 1 --shape 32 64 64 --preset demo"
 
@@ -42,7 +32,6 @@ _BYTES_PER_VOXEL = 32  # measured at the peak
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino synth``."""
     option = parser.add_argument
     option("-o", "--output", metavar="DIR", type=Path, required=True, help="folder to write to")
     option("--count", metavar="N", type=int, help="number of cases (default: 10, or one for each SWC file)")
@@ -50,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "size in voxels (default: the preset's; the extent of the tracing with --from-swc)"
     option("--shape", type=int, **ZYX, help=text)
     option("--spacing", type=float, **ZYX, help="voxel size in micrometres (default: the preset's)")
-    option("--preset", metavar="NAME", default="confocal", help=f"{', '.join(PRESETS)} (default: confocal)")
+    option("--preset", metavar="NAME", default="confocal", help=f"{', '.join(synth.PRESETS)} (default: confocal)")
     text = "take pictures of these tracings (or folders of them)"
     option("--from-swc", metavar="FILE", nargs="+", type=Path, help=text)
     text = "unit of the --from-swc files (default: what the file says, else voxel)"
@@ -60,7 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run ``neurino synth``."""
     if args.seed < 0:
         raise NeurinoError(f"--seed {args.seed}: expected a whole number from 0 up")
     if args.count is not None and args.count < 1:
@@ -105,7 +93,7 @@ def _check_memory(shape: tuple[int, int, int]) -> None:
         )
 
 
-Maker = Callable[[int], SynthVolume]
+Maker = Callable[[int], synth.SynthVolume]
 
 
 def _given(args: argparse.Namespace) -> dict:
@@ -114,23 +102,23 @@ def _given(args: argparse.Namespace) -> dict:
 
 
 def _neurons(args: argparse.Namespace) -> tuple[int, Maker, dict]:
-    settings = preset(args.preset, **_given(args))
+    settings = synth.preset(args.preset, **_given(args))
     recipe = {"preset": args.preset, "settings": asdict(settings)}
-    return args.count or 10, lambda number: generate(settings, (args.seed, number)), recipe
+    return args.count or 10, lambda number: synth.generate(settings, (args.seed, number)), recipe
 
 
 def _blobs(args: argparse.Namespace) -> tuple[int, Maker, dict]:
     if args.from_swc:
         raise NeurinoError("--kind blob and --from-swc exclude each other: drop one")
-    settings = BlobSettings(**_given(args))
+    settings = synth.BlobSettings(**_given(args))
     recipe = {"settings": asdict(settings)}
-    return args.count or 10, lambda number: generate_blob(settings, (args.seed, number)), recipe
+    return args.count or 10, lambda number: synth.generate_blob(settings, (args.seed, number)), recipe
 
 
 def _pictures(args: argparse.Namespace, sources: list[Path]) -> tuple[int, Maker, dict]:
-    settings = preset(args.preset, **_given(args))
+    settings = synth.preset(args.preset, **_given(args))
 
-    def make(number: int) -> SynthVolume:
+    def make(number: int) -> synth.SynthVolume:
         path = sources[number % len(sources)]
         tree: Tree = read_swc(path)
         if len(tree) == 0:
@@ -138,11 +126,11 @@ def _pictures(args: argparse.Namespace, sources: list[Path]) -> tuple[int, Maker
         if args.unit:
             tree = replace(tree, unit=args.unit)
         try:
-            tree, shape = place(tree, settings.spacing, tuple(args.shape) if args.shape else None)
+            tree, shape = synth.place(tree, settings.spacing, tuple(args.shape) if args.shape else None)
         except NeurinoError as error:
             raise NeurinoError(f"{path}: {error}") from None
         _check_memory(shape)
-        return photograph((tree,), replace(settings, shape=shape), (args.seed, number))
+        return synth.photograph((tree,), replace(settings, shape=shape), (args.seed, number))
 
     recipe = {
         "preset": args.preset,

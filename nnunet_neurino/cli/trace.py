@@ -42,7 +42,6 @@ _NUMBERS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino trace``."""
     add, default = parser.add_argument, TraceSettings()
     add("mask", metavar="MASK", type=Path, help="mask (0 and 1) or probability map (0 to 1, or 0 to 255 in 8 bits)")
     add("-o", "--output", metavar="FILE.swc", type=Path, required=True, help="SWC file to write")
@@ -64,7 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run ``neurino trace``."""
     if args.output.suffix.lower() != ".swc":
         raise NeurinoError(f"{args.output}: expected a name that ends in .swc")
     mask = _single(args.mask, args.spacing)

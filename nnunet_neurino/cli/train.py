@@ -27,7 +27,6 @@ _DEFAULTS = families()[TRAINER].settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino train``."""
     option = parser.add_argument
     option("dataset", help="number or name of the data set: 7 or Dataset007_Mouse")
     option("configuration", help="3d_fullres, 3d_lowres or 3d_cascade_fullres")
@@ -62,7 +61,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run ``neurino train``."""
     settings = _settings(args)
     family = family_of(args.trainer)
     if family is not None:  # a trainer of somebody else's is asked when it is loaded

@@ -10,24 +10,14 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from nnunet_neurino import figures
 from nnunet_neurino.cli.options import ZYX
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.figures import (
-    Page,
-    load_case,
-    match_cases,
-    png_bytes,
-    projection_figure,
-    read_training_log,
-    section_figure,
-    training_figure,
-)
 from nnunet_neurino.figures.load import ROLES
 from nnunet_neurino.files import atomic_path
 
@@ -35,9 +25,10 @@ EXAMPLE = """\
   neurino synth -o synthetic --count 4 --seed 1 --shape 32 64 64 --preset demo
   neurino view --image synthetic/images --truth synthetic/masks --tree synthetic/tracings -o page.html"""
 
+_Cases = dict[str, dict[str, Path]]  # by name and role
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino view``."""
     option = parser.add_argument
     option("--image", metavar="RAW", type=Path, help="image stack, or folder of stacks")
     option("--truth", metavar="FILE", type=Path, help="true mask or SWC tree, or folder")
@@ -67,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run ``neurino view``."""
     if args.output.suffix.lower() not in (".html", ".htm", ".png"):
         raise NeurinoError(f"-o {args.output}: expected a name that ends in .html or .png")
     if not 0 <= args.tolerance < math.inf:
@@ -78,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     for option in ("features", "tubes"):
         if getattr(args, option) and not args.image:
             raise NeurinoError(f"--{option} needs --image: {option} of which image?")
-    cases = _select(match_cases(sources)) if sources else {}
+    cases = _select(figures.match_cases(sources)) if sources else {}
     image = next((files["image"] for files in cases.values() if "image" in files), None)
     if (args.features or args.tubes) and image is None:
         raise NeurinoError(f"{args.image}: no image is of a case that is shown: expected one of the other files' names")
@@ -86,16 +76,16 @@ def run(args: argparse.Namespace) -> int:
     if args.output.suffix.lower() == ".png" and pictures != 1:
         raise NeurinoError(f"-o {args.output}: {pictures} pictures do not fit into a PNG file: write a page, .html")
 
-    page = Page(args.title)
+    page = figures.Page(args.title)
     drawn, failed = _draw_cases(page, cases, args)
 
     def add(heading: str, figure: Figure, caption: str) -> None:
-        drawn.append(png_bytes(figure))
+        drawn.append(figures.png_bytes(figure))
         page.heading(heading).figure(drawn[-1], caption)
 
     if args.training:
-        logs = {_run_name(folder, args.training): read_training_log(folder) for folder in args.training}
-        curves = training_figure(logs if len(logs) > 1 else next(iter(logs.values())))
+        logs = {_run_name(folder, args.training): figures.read_training_log(folder) for folder in args.training}
+        curves = figures.training_figure(logs if len(logs) > 1 else next(iter(logs.values())))
         add("Training", curves, "Losses and pseudo Dice by epoch, from nnU-Net's logs.")
     if args.features and image:
         from nnunet_neurino.cli.model_features import model_feature_figure
@@ -119,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _select(cases: dict[str, dict[str, Path]]) -> dict[str, dict[str, Path]]:
+def _select(cases: _Cases) -> _Cases:
     """Leave out images that nothing else belongs to, where other images have something."""
     more = {name: files for name, files in cases.items() if set(files) != {"image"}}
     if more and len(more) < len(cases):
@@ -130,7 +120,7 @@ def _select(cases: dict[str, dict[str, Path]]) -> dict[str, dict[str, Path]]:
     return more or cases
 
 
-def _draw_cases(page: Page, cases: dict[str, dict[str, Path]], args: argparse.Namespace) -> tuple[list[bytes], bool]:
+def _draw_cases(page: figures.Page, cases: _Cases, args: argparse.Namespace) -> tuple[list[bytes], bool]:
     """Add all cases to the page; one that cannot be read is named on stderr and on the page, and skipped."""
     drawn: list[bytes] = []
     failed = False
@@ -142,12 +132,15 @@ def _draw_cases(page: Page, cases: dict[str, dict[str, Path]], args: argparse.Na
             print(f"neurino view: {name}: not there: {', '.join(lacking)}", file=sys.stderr)
             failed = True
         try:
-            case = load_case(name, files, args.spacing, args.channel, args.threshold)
+            case = figures.load_case(name, files, args.spacing, args.channel, args.threshold)
             for doubt in case.doubts():
                 page.text(doubt)
                 print(f"neurino view: {doubt}", file=sys.stderr)
-            draw = section_figure if args.slices else partial(projection_figure, tolerance=args.tolerance)
-            drawn.append(png_bytes(draw(case, title="")))
+            if args.slices:
+                figure = figures.section_figure(case, title="")
+            else:
+                figure = figures.projection_figure(case, args.tolerance, title="")
+            drawn.append(figures.png_bytes(figure))
             size = " x ".join(f"{step:g}" for step in case.spacing) + " µm" if case.spacing else "unknown"
             shape = " x ".join(map(str, case.shape))
             page.figure(drawn[-1], f"{name}: {shape} voxels (z, y, x), voxel size {size}.")

@@ -31,7 +31,6 @@ _LICENCE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the actions of ``neurino weights``."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="known weights, and which of them are in the Hugging Face cache")
     check = actions.add_parser("check", help="read a source wholly and say what it is")
@@ -45,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out ``neurino weights``."""
     if args.action == "list":
         _list()
     elif args.action == "check":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.swc import Tree, rasterise
+from nnunet_neurino.swc import Tree, rasterise, share_inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,18 +70,17 @@ class CaseView:
         """What looks wrong though it can be drawn: a line for each tree that mostly lies outside the volumes."""
         if self.image is None and self.truth is None and self.prediction is None:
             return []
-        last = np.array(self.shape[::-1]) - 0.5
         found = []
         for what, tree in (("true tree", self.truth_tree), ("traced tree", self.tree)):
             if tree is None or len(tree) == 0:
                 continue
-            outside = _outside(self.in_voxels(tree), last)
-            if 2 * outside <= len(tree):
+            outside = 1 - share_inside(replace(tree, xyz=self.in_voxels(tree), unit="voxel"), self.shape)
+            if outside <= 0.5:
                 continue
-            line = f"{self.name}: {outside} of {len(tree)} nodes of the {what} lie outside the image"
+            line = f"{self.name}: {round(outside * len(tree))} of {len(tree)} nodes of the {what} lie outside the image"
             if tree.unit != "micrometre" and self.spacing is not None:
-                as_micrometres = _outside(tree.xyz / np.array(self.spacing[::-1]), last)
-                if 2 * as_micrometres <= outside:
+                as_micrometres = 1 - share_inside(replace(tree, unit="micrometre"), self.shape, self.spacing)
+                if as_micrometres <= outside / 2:
                     line += "; they would lie inside if they were micrometres"
             found.append(line)
         return found
@@ -100,7 +99,3 @@ class CaseView:
         if tree is None:
             return None
         return np.asarray(rasterise(tree, self.shape, spacing=self.voxel_size)).astype(bool)
-
-
-def _outside(xyz: NDArray[np.float64], last: NDArray[np.float64]) -> int:
-    return int(np.any((xyz < -0.5) | (xyz > last), axis=1).sum())

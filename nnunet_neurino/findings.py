@@ -7,17 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """Something odd in a file, and what was done about it.
+    """Something odd in a file, and what was done about it."""
 
-    Attributes:
-        line: line number in the file, counted from 1; 0 when the whole file is meant.
-        what: what was found.
-        mended: what was done about it; empty when nothing had to be done (a note).
-    """
-
-    line: int
-    what: str
-    mended: str = ""
+    line: int  # in the file, counted from 1; 0 when the whole file is meant
+    what: str  # what was found
+    mended: str = ""  # what was done about it; empty when nothing had to be done (a note)
 
     def __str__(self) -> str:
         place = f"line {self.line}: " if self.line else ""

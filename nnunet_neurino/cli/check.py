@@ -17,11 +17,8 @@ EXAMPLE = """  neurino synth -o cells --count 1 --shape 32 96 96 --preset demo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="SWC or eSWC file, image stack, folder of slices, or a "
-        "folder that is searched for all of them"
-    )  # fmt: skip
+    text = "SWC or eSWC file, image stack, folder of slices, or a folder that is searched for all of them"
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=text)
     parser.add_argument("--axes", help="stored axes of the images, such as ZYX (default: what the files say)")
     parser.add_argument("--quiet", action="store_true", help="tell only what is refused")
 

@@ -16,6 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from nnunet_neurino.cli.options import ZYX
 from nnunet_neurino.errors import NeurinoError
 
 EXAMPLE = """  neurino synth -o cells --count 4 --shape 32 96 96 --preset demo
@@ -23,18 +24,13 @@ EXAMPLE = """  neurino synth -o cells --count 4 --shape 32 96 96 --preset demo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     data = parser.add_argument_group("data")
     data.add_argument("--images", type=Path, metavar="DIR", help="folder with image stacks (and sub-folders)")
     data.add_argument("--tracings", type=Path, metavar="DIR", help="folder with .swc and .eswc files")
     data.add_argument("--masks", type=Path, metavar="DIR", help="folder with masks (above 0 is neuron), not tracings")
-    data.add_argument(
-        "--pairs",
-        type=Path,
-        metavar="CSV",
-        help="table with the columns image, tracing (or mask), case, specimen, set, in place of the folders; paths "
-        "count from the table; channels of one image are separated by ;",
-    )
+    text = "table with the columns image, tracing (or mask), case, specimen, set, in place of the folders"
+    more = "paths count from the table; channels of one image are separated by ;"
+    data.add_argument("--pairs", type=Path, metavar="CSV", help=f"{text}; {more}")
     add_output_arguments(parser)
     add_reading_arguments(parser)
 
@@ -46,18 +42,16 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     option("--dataset-id", type=int, required=True, metavar="N", help="nnU-Net's number, 1 to 999")
     option("--name", required=True, help="nnU-Net's name: letters, digits, - and _")
     option("--output", type=Path, metavar="FOLDER", help="nnUNet_raw folder (default: $nnUNet_raw)")
-    option(
-        "--format", choices=("tiff", "nifti"), default="tiff", dest="file_format", help="of the images (default: tiff)"
-    )
+    text = "of the images (default: tiff)"
+    option("--format", choices=("tiff", "nifti"), default="tiff", dest="file_format", help=text)
     option("--channel-names", nargs="+", default=(), metavar="NAME", help="nnU-Net's names of the channels")
     text = "found in case names; its first group names the specimen, whose cases stay on one side of every split"
     option("--specimen", metavar="REGEX", help=f"{text} (default: each case is a specimen)")
     option("--folds", type=int, default=5, help="cross-validation folds (default: 5)")
-    zyx = ("Z", "Y", "X")
     text = "cut training volumes into blocks of this many voxels (default: whole volumes)"
-    option("--block", type=int, nargs=3, metavar=zyx, help=text)
+    option("--block", type=int, **ZYX, help=text)
     text = "overlap of neighbouring blocks, voxels (default: 0 0 0)"
-    option("--overlap", type=int, nargs=3, default=(0, 0, 0), metavar=zyx, help=text)
+    option("--overlap", type=int, **ZYX, default=(0, 0, 0), help=text)
     text = "least share of neuron voxels, 0 to 1, of a block that is kept (default: 0, any but none)"
     option("--min-foreground", type=float, default=0.0, metavar="SHARE", help=text)
     option("--resume", action="store_true", help="go on with a finished data set: refused and new cases")
@@ -70,7 +64,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how files are taken")
     option = how.add_argument
     text = "voxel size in micrometres (default: what each file says)"
-    option("--spacing", type=float, nargs=3, metavar=("Z", "Y", "X"), help=text)
+    option("--spacing", type=float, **ZYX, help=text)
     option("--axes", help="stored axes of the images and masks, such as ZYX, CZYX, XYZ (default: what the files say)")
     option("--channel", type=int, help="the one channel to keep, from 0 (default: all)")
     option("--time", type=int, help="the one time point to keep, from 0 (default: refuse several)")
@@ -120,7 +114,7 @@ def convert(cases: Sequence, args: argparse.Namespace, notes: Sequence[str] = ()
     from nnunet_neurino.conversion import ConvertSettings, convert_dataset
     from nnunet_neurino.conversion.workers import default_workers
 
-    output = args.output or (Path(os.environ["nnUNet_raw"]) if os.environ.get("nnUNet_raw") else None)
+    output = args.output or _folder_named("nnUNet_raw")
     if output is None:
         raise NeurinoError("where to? give --output FOLDER or set nnUNet_raw")
     given = {field.name: getattr(args, field.name) for field in fields(ConvertSettings) if field.name in args}
@@ -129,7 +123,6 @@ def convert(cases: Sequence, args: argparse.Namespace, notes: Sequence[str] = ()
     workers = args.workers if args.workers is not None else default_workers(len(cases))
     if workers < 1:
         raise NeurinoError(f"--workers {workers}: expected at least 1")
-    preprocessed = os.environ.get("nnUNet_preprocessed")
     result = convert_dataset(
         cases,
         settings,
@@ -138,7 +131,7 @@ def convert(cases: Sequence, args: argparse.Namespace, notes: Sequence[str] = ()
         resume=args.resume,
         overwrite=args.overwrite,
         notes=notes,
-        preprocessed=Path(preprocessed) if preprocessed else None,
+        preprocessed=_folder_named("nnUNet_preprocessed"),
     )
     for record in result.converted:
         for finding in record.findings:
@@ -161,3 +154,8 @@ def convert(cases: Sequence, args: argparse.Namespace, notes: Sequence[str] = ()
     )
     bad = result.refused or not result.converted or (misplaced and not args.keep_orientation)
     return 1 if bad else 0
+
+
+def _folder_named(variable: str) -> Path | None:
+    """The folder that a variable of nnU-Net names."""
+    return Path(os.environ[variable]) if os.environ.get(variable) else None

@@ -22,14 +22,10 @@ EXAMPLE = "  neurino demo --output demo_output"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino demo``."""
-    parser.add_argument(
-        "--output", metavar="DIR", type=Path, default=Path("demo_output"), help="folder (default: demo_output)"
-    )
-    parser.add_argument(
-        "--device", choices=("cuda", "cpu"), help="where to train (default: cuda if there is a GPU, else cpu)"
-    )
-    parser.add_argument("--seed", type=int, default=DemoSettings.seed, help="of the neurons (default: %(default)s)")
+    option = parser.add_argument
+    option("--output", metavar="DIR", type=Path, default=Path("demo_output"), help="folder (default: demo_output)")
+    option("--device", choices=("cuda", "cpu"), help="where to train (default: cuda if there is a GPU, else cpu)")
+    option("--seed", type=int, default=DemoSettings.seed, help="of the neurons (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -19,7 +19,6 @@ _MARK = {Level.OK: "ok", Level.NOTE: "note", Level.PROBLEM: "PROBLEM"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino doctor``."""
     parser.add_argument("--quick", action="store_true", help="leave out the checks that start nnU-Net (default: off)")
 
 

@@ -12,28 +12,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
+from nnunet_neurino.cli.options import ZYX
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.files import write_json, write_text
-from nnunet_neurino.metrics.case import CaseOptions, Tracer
-from nnunet_neurino.metrics.dataset import (
-    DatasetScores,
-    as_csv,
-    as_json,
-    case_json,
-    comparison_json,
-    find_pairs,
-    score_files,
-    score_pairs,
-)
-from nnunet_neurino.metrics.tables import case_table, comparison_table, dataset_table, papers_tables
-from nnunet_neurino.swc import Tree
+from nnunet_neurino.metrics import dataset, tables
+from nnunet_neurino.metrics.case import CaseOptions
 from nnunet_neurino.tracing import TRACERS, trace_with
 
 EXAMPLE = """  neurino synth -o synthetic --count 2 --shape 32 64 64
@@ -43,59 +32,30 @@ EXAMPLE = """  neurino synth -o synthetic --count 2 --shape 32 64 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino evaluate``."""
-    parser.add_argument("pred", metavar="PRED", type=Path, help="predicted mask or SWC file, or a folder of them")
-    parser.add_argument(
-        "truth", metavar="TRUTH", type=Path, nargs="?", help="true mask or SWC file, or a folder of them"
-    )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write all scores to this file (default: none)")
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        type=Path,
-        help="folder for scores.json, and scores.csv for folders (default: PRED for folders, none for files)",
-    )
-    parser.add_argument(
-        "--spacing",
-        metavar=("Z", "Y", "X"),
-        nargs=3,
-        type=float,
-        help="voxel size in micrometres (default: the files'); brings trees in micrometres into voxels",
-    )
-    parser.add_argument(
-        "--threshold",
-        metavar="D",
-        type=float,
-        default=2.0,
-        help="distance from which on DSA and PDS count a place as different, in the trees' unit (default: 2)",
-    )
-    parser.add_argument(
-        "--tolerance",
-        metavar="D",
-        type=float,
-        default=2.0,
-        help="distance up to which cable is right in the length scores, in the trees' unit (default: 2)",
-    )
-    parser.add_argument(
-        "--trace", action="store_true", help="trace two masks as well and score their trees (default: no)"
-    )
-    parser.add_argument(
-        "--tracer", choices=TRACERS, default="neurino", help="what traces masks (default: neurino, our own)"
-    )
-    parser.add_argument("--versus", metavar="DIR", type=Path, help="folder of a second method's predictions to compare")
-    parser.add_argument(
-        "--table",
-        choices=["papers", "seeds"],
-        metavar="papers",
-        help="print the papers' layout from PRED/METHOD/DATASET/scores.json",
-    )
+    option = parser.add_argument
+    option("pred", metavar="PRED", type=Path, help="predicted mask or SWC file, or a folder of them")
+    option("truth", metavar="TRUTH", type=Path, nargs="?", help="true mask or SWC file, or a folder of them")
+    option("--json", metavar="FILE", type=Path, help="write all scores to this file (default: none)")
+    text = "folder for scores.json, and scores.csv for folders (default: PRED for folders, none for files)"
+    option("--output", metavar="DIR", type=Path, help=text)
+    text = "voxel size in micrometres (default: the files'); brings trees in micrometres into voxels"
+    option("--spacing", type=float, **ZYX, help=text)
+    text = "distance from which on DSA and PDS count a place as different, in the trees' unit (default: 2)"
+    option("--threshold", metavar="D", type=float, default=2.0, help=text)
+    text = "distance up to which cable is right in the length scores, in the trees' unit (default: 2)"
+    option("--tolerance", metavar="D", type=float, default=2.0, help=text)
+    option("--trace", action="store_true", help="trace two masks as well and score their trees (default: no)")
+    option("--tracer", choices=TRACERS, default="neurino", help="what traces masks (default: neurino, our own)")
+    option("--versus", metavar="DIR", type=Path, help="folder of a second method's predictions to compare")
+    text = "print the papers' layout from PRED/METHOD/DATASET/scores.json"
+    option("--table", choices=["papers", "seeds"], metavar="papers", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run ``neurino evaluate``; 0, or 1 when a case could not be scored."""
     if args.table:
         _needs_folder(args.pred)
-        print(papers_tables(args.pred))
+        print(tables.papers_tables(args.pred))
         return 0
     if args.truth is None:
         raise NeurinoError(
@@ -118,42 +78,39 @@ def run(args: argparse.Namespace) -> int:
 def _files(args: argparse.Namespace, options: CaseOptions) -> int:
     if args.versus:
         raise NeurinoError("--versus compares folders; give folders of predictions and truths")
-    scores = score_files(args.pred, args.truth, _tracer(args.tracer), options, args.spacing)
-    content = case_json(scores)
+    scores = dataset.score_files(args.pred, args.truth, partial(trace_with, args.tracer), options, args.spacing)
     for note in scores.notes:
         print(f"note: {note}", file=sys.stderr)
-    print(case_table(scores))
-    for path in _json_paths(args, args.output):
-        write_json(path, content)
+    print(tables.case_table(scores))
+    _write_json(dataset.case_json(scores), args.json, args.output)
     return 0
 
 
 def _folders(args: argparse.Namespace, options: CaseOptions) -> int:
     result = _score_folder(args.pred, args, options)
-    content = as_json(result)
-    print(dataset_table(result))
+    content = dataset.as_json(result)
+    print(tables.dataset_table(result))
     failed = _report_failures(result, args.pred)
     if args.versus:
         other = _score_folder(args.versus, args, options)
-        content["versus"] = {"folder": str(args.versus), "paired": comparison_json(result, other)}
+        content["versus"] = {"folder": str(args.versus), "paired": dataset.comparison_json(result, other)}
         print(f"\n{args.pred} minus {args.versus}, case by case")
-        print(comparison_table(result, other, (args.pred.name, args.versus.name)))
+        print(tables.comparison_table(result, other, (args.pred.name, args.versus.name)))
         failed |= _report_failures(other, args.versus)
     folder = args.output or args.pred
-    for path in _json_paths(args, folder):
-        write_json(path, content)
-    write_text(folder / "scores.csv", as_csv(result))
+    _write_json(content, args.json, folder)
+    write_text(folder / "scores.csv", dataset.as_csv(result))
     print(f"\nwritten: {folder / 'scores.json'}, {folder / 'scores.csv'}")
     return 1 if failed else 0
 
 
-def _score_folder(folder: Path, args: argparse.Namespace, options: CaseOptions) -> DatasetScores:
-    pairs = find_pairs(folder, args.truth)
+def _score_folder(folder: Path, args: argparse.Namespace, options: CaseOptions) -> dataset.DatasetScores:
+    pairs = dataset.find_pairs(folder, args.truth)
     progress = tqdm(pairs, desc=folder.name, unit="case", disable=None)
-    return score_pairs(progress, _tracer(args.tracer), options, args.spacing)
+    return dataset.score_pairs(progress, partial(trace_with, args.tracer), options, args.spacing)
 
 
-def _report_failures(result: DatasetScores, folder: Path) -> bool:
+def _report_failures(result: dataset.DatasetScores, folder: Path) -> bool:
     for case, scores in result.cases.items():
         for note in scores.notes:
             if "micrometre" in note or "outside" in note or "probabilit" in note:
@@ -163,16 +120,10 @@ def _report_failures(result: DatasetScores, folder: Path) -> bool:
     return bool(result.failed)
 
 
-def _tracer(name: str) -> Tracer:
-    def tracer(mask: NDArray[np.bool_], spacing: Sequence[float]) -> Tree:
-        return trace_with(name, mask, spacing)
-
-    return tracer
-
-
-def _json_paths(args: argparse.Namespace, folder: Path | None) -> set[Path]:
-    """Where the scores are wanted as JSON."""
-    return {path for path in (args.json, folder and folder / "scores.json") if path}
+def _write_json(content: dict[str, Any], file: Path | None, folder: Path | None) -> None:
+    """Write the scores to each place where they are wanted."""
+    for path in {path for path in (file, folder and folder / "scores.json") if path}:
+        write_json(path, content)
 
 
 def _needs_folder(path: Path) -> None:

@@ -11,54 +11,39 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnunet_neurino.errors import NeurinoError
 
 if TYPE_CHECKING:
     from nnunet_neurino.transfer.published import PublishedNetwork
-    from nnunet_neurino.transfer.v1_folder import V1Model
+    from nnunet_neurino.transfer.v1_folder import ImportedNetwork, V1Model
 
 EXAMPLE = "  neurino import-checkpoint RESULTS_FOLDER/nnUNet/3d_fullres/Task501_Neurons/TRAINER__PLANS"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino import-checkpoint``."""
-    parser.add_argument("folder", metavar="V1_FOLDER", type=Path, help="model folder of nnU-Net v1, with plans.pkl")
-    parser.add_argument(
-        "-d",
-        "--dataset",
-        metavar="NAME",
-        help="name of nnU-Net v2's data set, such as Dataset501_Neurons (default: from the folder TaskXXX_NAME)",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="DIR",
-        type=Path,
-        help="folder of the data set's results to write into (default: the data set in $nnUNet_results)",
-    )
-    parser.add_argument(
-        "--checkpoint",
-        choices=("best", "final"),
-        default="best",
-        help="model_best.model (default, what the released code predicts with) or model_final_checkpoint.model",
-    )
-    parser.add_argument(
-        "--file-ending",
-        choices=(".nii.gz", ".nrrd", ".mha", ".tif", ".tiff"),
-        default=".nii.gz",
-        help="of the images that you will predict (default: .nii.gz)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace a model folder that is already there")
+    option = parser.add_argument
+    option("folder", metavar="V1_FOLDER", type=Path, help="model folder of nnU-Net v1, with plans.pkl")
+    text = "name of nnU-Net v2's data set, such as Dataset501_Neurons (default: from the folder TaskXXX_NAME)"
+    option("-d", "--dataset", metavar="NAME", help=text)
+    text = "folder of the data set's results to write into (default: the data set in $nnUNet_results)"
+    option("-o", "--output", metavar="DIR", type=Path, help=text)
+    text = "model_best.model (default, what the released code predicts with) or model_final_checkpoint.model"
+    option("--checkpoint", choices=("best", "final"), default="best", help=text)
+    text = "of the images that you will predict (default: .nii.gz)"
+    endings = (".nii.gz", ".nrrd", ".mha", ".tif", ".tiff")
+    option("--file-ending", choices=endings, default=".nii.gz", help=text)
+    option("--overwrite", action="store_true", help="replace a model folder that is already there")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out ``neurino import-checkpoint``."""
     from tqdm import tqdm
 
-    from nnunet_neurino.transfer.v1_folder import checked_alike, open_v1_folder, read_network
+    from nnunet_neurino.files import write_json
+    from nnunet_neurino.transfer.v1_folder import checked_alike, open_v1_folder, read_network, v2_dataset, v2_plans
 
     model = open_v1_folder(args.folder, args.checkpoint)
     name = args.dataset or _dataset_name(args.folder)
@@ -69,8 +54,9 @@ def run(args: argparse.Namespace) -> int:
         networks = {fold: read_network(path) for fold, path in folds_to_read}
     network = checked_alike(networks, model)
     trainer = trainer_name(network)
-    target = results / f"{trainer}__{_plans_name()}__{model.configuration}"
-    # plans.json is written last: without it the folder is what an interrupted import has left.
+    plans = v2_plans(model, network, name, args.file_ending)
+    target = results / f"{trainer}__{plans['plans_name']}__{model.configuration}"
+    # Without plans.json the folder is what an interrupted import has left.
     if (target / "plans.json").exists() and not args.overwrite:
         raise NeurinoError(f"{target}: already there; --overwrite replaces it")
     others = sorted(path.name for path in target.glob("fold_*") if path.name.removeprefix("fold_") not in networks)
@@ -79,7 +65,10 @@ def run(args: argparse.Namespace) -> int:
             f"{target}: holds {', '.join(others)}, too, which this import does not replace, and all folds share one "
             "plans.json; move them away or give another --output"
         )
-    _write(target, model, network, trainer, name, args.file_ending, {f: n.state for f, n in networks.items()})
+    _write_folds(target, model, networks, trainer)
+    write_json(target / "dataset.json", v2_dataset(model, network, args.file_ending))
+    # Last: nnU-Net takes a folder with plans.json for a complete model.
+    write_json(target / "plans.json", plans)
     print(
         f"{target}: {model.trainer}, folds {', '.join(networks)}; NeurINO-{network.size.capitalize()}, "
         f"{network.stem_stride}x stem, GRN {'on' if network.grn else 'off'}, {network.in_channels} channels, "
@@ -95,12 +84,6 @@ def trainer_name(network: PublishedNetwork) -> str:
     size = {"tiny": "", "small": "_S", "base": "_B", "large": "_L"}[network.size]
     stem = "_stem4" if network.stem_stride == 4 else ""
     return f"nnUNetTrainerNeurINO{size}_{'paper' if network.grn else 'released'}{stem}"
-
-
-def _plans_name() -> str:
-    from nnunet_neurino.transfer.v1_folder import PLANS_NAME
-
-    return PLANS_NAME
 
 
 def _dataset_name(folder: Path) -> str:
@@ -119,24 +102,14 @@ def _results_folder() -> Path:
     return Path(folder)
 
 
-def _write(
-    target: Path,
-    model: V1Model,
-    network: PublishedNetwork,
-    trainer: str,
-    dataset: str,
-    file_ending: str,
-    states: dict[str, Any],
-) -> None:
+def _write_folds(target: Path, model: V1Model, networks: Mapping[str, ImportedNetwork], trainer: str) -> None:
     import torch
 
-    from nnunet_neurino.files import atomic_path, write_json
-    from nnunet_neurino.transfer.v1_folder import v2_dataset, v2_plans
+    from nnunet_neurino.files import atomic_path
 
-    plans = v2_plans(model, network, dataset, file_ending)
-    for fold, state in states.items():
+    for fold, network in networks.items():
         checkpoint = {
-            "network_weights": state,
+            "network_weights": network.state,
             "init_args": {"configuration": model.configuration, "fold": int(fold) if fold.isdigit() else fold},
             "trainer_name": trainer,
             "inference_allowed_mirroring_axes": (0, 1, 2),
@@ -144,6 +117,3 @@ def _write(
         }
         with atomic_path(target / f"fold_{fold}" / "checkpoint_final.pth") as unfinished:
             torch.save(checkpoint, unfinished)
-    write_json(target / "dataset.json", v2_dataset(model, network, file_ending))
-    # Last: nnU-Net takes a folder with plans.json for a complete model.
-    write_json(target / "plans.json", plans)

@@ -12,6 +12,7 @@ import argparse
 import os
 from typing import Any
 
+from nnunet_neurino.cli.options import ZYX
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.families import Recipe, families
 
@@ -24,40 +25,24 @@ _DEFAULTS = _FAMILY.settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino plan``."""
-    parser.add_argument("-d", "--dataset", metavar="ID", nargs="+", required=True, help="numbers or names of data sets")
-    parser.add_argument(
-        "-c",
-        "--configuration",
-        metavar="NAME",
-        nargs="+",
-        help="what to preprocess (default: all 3D ones in the plans)",
-    )
-    parser.add_argument("--size", choices=_DEFAULTS.choices["size"], help="encoder (default: tiny)")
-    parser.add_argument(
-        "--stem-stride",
-        choices=_DEFAULTS.choices["stem_stride"],
-        type=int,
-        help="reduction of the first layer (default: 2)",
-    )
-    parser.add_argument(
-        "--memory", metavar="GIB", type=float, help=f"GPU memory to plan for (default: {_DEFAULTS.memory:g})"
-    )
-    parser.add_argument(
-        "--patch-size", metavar=("Z", "Y", "X"), nargs=3, type=int, help="voxels (default: by --memory)"
-    )
-    parser.add_argument("--batch-size", metavar="N", type=int, help="patches a step (default: by --memory)")
-    parser.add_argument("--plans-name", metavar="NAME", default="nnUNetNeurINOPlans", help="(default: %(default)s)")
-    parser.add_argument(
-        "-np", "--processes", metavar="N", type=int, help="workers (default: half the cores, at most 8)"
-    )
-    parser.add_argument("--verify", action="store_true", help="check the data set's integrity first")
-    parser.add_argument("--redo", action="store_true", help="fingerprint and preprocess again what is already there")
-    parser.add_argument("--no-preprocess", action="store_true", help="only write the plans")
+    option, choices = parser.add_argument, _DEFAULTS.choices
+    option("-d", "--dataset", metavar="ID", nargs="+", required=True, help="numbers or names of data sets")
+    text = "what to preprocess (default: all 3D ones in the plans)"
+    option("-c", "--configuration", metavar="NAME", nargs="+", help=text)
+    option("--size", choices=choices["size"], help="encoder (default: tiny)")
+    text = "reduction of the first layer (default: 2)"
+    option("--stem-stride", choices=choices["stem_stride"], type=int, help=text)
+    option("--memory", metavar="GIB", type=float, help=f"GPU memory to plan for (default: {_DEFAULTS.memory:g})")
+    option("--patch-size", type=int, **ZYX, help="voxels (default: by --memory)")
+    option("--batch-size", metavar="N", type=int, help="patches a step (default: by --memory)")
+    option("--plans-name", metavar="NAME", default="nnUNetNeurINOPlans", help="(default: %(default)s)")
+    option("-np", "--processes", metavar="N", type=int, help="workers (default: half the cores, at most 8)")
+    option("--verify", action="store_true", help="check the data set's integrity first")
+    option("--redo", action="store_true", help="fingerprint and preprocess again what is already there")
+    option("--no-preprocess", action="store_true", help="only write the plans")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run ``neurino plan``."""
     names = ("size", "stem_stride", "memory", "patch_size", "batch_size")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     settings = _DEFAULTS.replaced(given)
@@ -75,8 +60,9 @@ def _plan(dataset: str, settings: Recipe, args: argparse.Namespace, processes: i
     from nnunet_neurino.trainers.datasets import dataset_name, nnunet_folder
 
     name = dataset_name(dataset)
-    if not (nnunet_folder("nnUNet_raw") / name / "dataset.json").is_file():
-        raise NeurinoError(f"{nnunet_folder('nnUNet_raw') / name}: no dataset.json; make it with `neurino convert`")
+    raw = nnunet_folder("nnUNet_raw") / name
+    if not (raw / "dataset.json").is_file():
+        raise NeurinoError(f"{raw}: no dataset.json; make it with `neurino convert`")
 
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset, preprocess_dataset
 

@@ -18,21 +18,12 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
-from nnunet_neurino import __version__
+from nnunet_neurino import __version__, synth
+from nnunet_neurino.cli.options import ZYX
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.files import write_json
 from nnunet_neurino.images import write_tiff
 from nnunet_neurino.swc import Tree, read_swc, write_swc
-from nnunet_neurino.synth import (
-    PRESETS,
-    BlobSettings,
-    SynthVolume,
-    generate,
-    generate_blob,
-    photograph,
-    place,
-    preset,
-)
 
 EXAMPLE = "  neurino synth -o synthetic --count 4 --seed 1 --shape 32 64 64 --preset demo"
 
@@ -41,15 +32,14 @@ _BYTES_PER_VOXEL = 32  # measured at the peak
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino synth``."""
-    option, zyx = parser.add_argument, ("Z", "Y", "X")
+    option = parser.add_argument
     option("-o", "--output", metavar="DIR", type=Path, required=True, help="folder to write to")
     option("--count", metavar="N", type=int, help="number of cases (default: 10, or one for each SWC file)")
     option("--seed", metavar="S", type=int, default=0, help="whole number from 0 up (default: 0)")
     text = "size in voxels (default: the preset's; the extent of the tracing with --from-swc)"
-    option("--shape", metavar=zyx, nargs=3, type=int, help=text)
-    option("--spacing", metavar=zyx, nargs=3, type=float, help="voxel size in micrometres (default: the preset's)")
-    option("--preset", metavar="NAME", default="confocal", help=f"{', '.join(PRESETS)} (default: confocal)")
+    option("--shape", type=int, **ZYX, help=text)
+    option("--spacing", type=float, **ZYX, help="voxel size in micrometres (default: the preset's)")
+    option("--preset", metavar="NAME", default="confocal", help=f"{', '.join(synth.PRESETS)} (default: confocal)")
     text = "take pictures of these tracings (or folders of them)"
     option("--from-swc", metavar="FILE", nargs="+", type=Path, help=text)
     text = "unit of the --from-swc files (default: what the file says, else voxel)"
@@ -59,7 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run ``neurino synth``."""
     if args.seed < 0:
         raise NeurinoError(f"--seed {args.seed}: expected a whole number from 0 up")
     if args.count is not None and args.count < 1:
@@ -79,8 +68,15 @@ def run(args: argparse.Namespace) -> int:
     digits = max(3, len(str(count - 1)))
     for number in tqdm(range(count), desc="generating", unit="case", disable=None):
         name = f"case_{number:0{digits}d}"
-        if not _is_there(args.output, name, with_tracing=args.kind == "neuron"):
-            _write(args.output, name, make(number))
+        image, mask = (args.output / kind / f"{name}.tif" for kind in ("images", "masks"))
+        tracing = args.output / "tracings" / f"{name}.swc"
+        if image.is_file() and mask.is_file() and (tracing.is_file() or args.kind == "blob"):
+            continue
+        volume = make(number)
+        write_tiff(mask, volume.mask, volume.spacing)
+        if volume.trees:
+            write_swc(volume.tree, tracing)
+        write_tiff(image, volume.image, volume.spacing)  # last: an image is never without its truth
     print(f"{count} cases in {args.output}")
     truth = "tracings" if args.kind == "neuron" else "masks"
     folders = f"--images {args.output / 'images'} --{truth} {args.output / truth}"
@@ -97,7 +93,7 @@ def _check_memory(shape: tuple[int, int, int]) -> None:
         )
 
 
-Maker = Callable[[int], SynthVolume]
+Maker = Callable[[int], synth.SynthVolume]
 
 
 def _given(args: argparse.Namespace) -> dict:
@@ -106,23 +102,23 @@ def _given(args: argparse.Namespace) -> dict:
 
 
 def _neurons(args: argparse.Namespace) -> tuple[int, Maker, dict]:
-    settings = preset(args.preset, **_given(args))
+    settings = synth.preset(args.preset, **_given(args))
     recipe = {"preset": args.preset, "settings": asdict(settings)}
-    return args.count or 10, lambda number: generate(settings, (args.seed, number)), recipe
+    return args.count or 10, lambda number: synth.generate(settings, (args.seed, number)), recipe
 
 
 def _blobs(args: argparse.Namespace) -> tuple[int, Maker, dict]:
     if args.from_swc:
         raise NeurinoError("--kind blob and --from-swc exclude each other: drop one")
-    settings = BlobSettings(**_given(args))
+    settings = synth.BlobSettings(**_given(args))
     recipe = {"settings": asdict(settings)}
-    return args.count or 10, lambda number: generate_blob(settings, (args.seed, number)), recipe
+    return args.count or 10, lambda number: synth.generate_blob(settings, (args.seed, number)), recipe
 
 
 def _pictures(args: argparse.Namespace, sources: list[Path]) -> tuple[int, Maker, dict]:
-    settings = preset(args.preset, **_given(args))
+    settings = synth.preset(args.preset, **_given(args))
 
-    def make(number: int) -> SynthVolume:
+    def make(number: int) -> synth.SynthVolume:
         path = sources[number % len(sources)]
         tree: Tree = read_swc(path)
         if len(tree) == 0:
@@ -130,11 +126,11 @@ def _pictures(args: argparse.Namespace, sources: list[Path]) -> tuple[int, Maker
         if args.unit:
             tree = replace(tree, unit=args.unit)
         try:
-            tree, shape = place(tree, settings.spacing, tuple(args.shape) if args.shape else None)
+            tree, shape = synth.place(tree, settings.spacing, tuple(args.shape) if args.shape else None)
         except NeurinoError as error:
             raise NeurinoError(f"{path}: {error}") from None
         _check_memory(shape)
-        return photograph((tree,), replace(settings, shape=shape), (args.seed, number))
+        return synth.photograph((tree,), replace(settings, shape=shape), (args.seed, number))
 
     recipe = {
         "preset": args.preset,
@@ -176,20 +172,3 @@ def _check_record(folder: Path, recipe: dict) -> None:
         raise NeurinoError(
             f"{folder}: holds cases made with other options (see {record.name}): delete it or choose another with -o"
         )
-
-
-def _paths(folder: Path, name: str) -> tuple[Path, Path, Path]:
-    return folder / "images" / f"{name}.tif", folder / "tracings" / f"{name}.swc", folder / "masks" / f"{name}.tif"
-
-
-def _is_there(folder: Path, name: str, with_tracing: bool) -> bool:
-    image, tracing, mask = _paths(folder, name)
-    return image.is_file() and mask.is_file() and (tracing.is_file() or not with_tracing)
-
-
-def _write(folder: Path, name: str, volume: SynthVolume) -> None:
-    image, tracing, mask = _paths(folder, name)
-    write_tiff(mask, volume.mask, volume.spacing)
-    if volume.trees:
-        write_swc(volume.tree, tracing)
-    write_tiff(image, volume.image, volume.spacing)  # last: an image is never without its truth

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_neurino import __version__
+from nnunet_neurino.cli.options import ZYX
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images import Stack, read_stack
 from nnunet_neurino.images.record import spacing_beside
@@ -41,22 +42,14 @@ _NUMBERS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino trace``."""
     add, default = parser.add_argument, TraceSettings()
     add("mask", metavar="MASK", type=Path, help="mask (0 and 1) or probability map (0 to 1, or 0 to 255 in 8 bits)")
     add("-o", "--output", metavar="FILE.swc", type=Path, required=True, help="SWC file to write")
     add("--image", metavar="RAW", type=Path, help="raw image: gaps are then bridged along bright paths only")
-    add(
-        "--spacing",
-        metavar=("Z", "Y", "X"),
-        nargs=3,
-        type=float,
-        help="voxel size in micrometres (default: MASK's own, or that in nnU-Net's file beside it, or 1)",
-    )
+    text = "voxel size in micrometres (default: MASK's own, or that in nnU-Net's file beside it, or 1)"
+    add("--spacing", type=float, **ZYX, help=text)
     add("--unit", choices=["voxel", "micrometre"], default=default.unit, help="unit of the result (default: voxel)")
-    add(
-        "--root", metavar=("Z", "Y", "X"), nargs=3, type=float, help="voxel near which a root is wanted (default: none)"
-    )
+    add("--root", type=float, **ZYX, help="voxel near which a root is wanted (default: none)")
     for option, setting, metavar, meaning in _NUMBERS:
         usual = getattr(default, setting)
         text = f"{meaning} (default: {usual:g})"
@@ -65,13 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--step", dest="node_spacing", type=float, default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # its old name
     add("--each", action="store_true", help="also write each neuron to FILE_1.swc, FILE_2.swc, ... (default: no)")
     add("--tracer", choices=TRACERS, default=TRACERS[0], help="program that traces (default: neurino, our own)")
-    add(
-        "--timeout", metavar="S", type=float, default=3600.0, help="seconds an external tracer may take (default: 3600)"
-    )
+    text = "seconds an external tracer may take (default: 3600)"
+    add("--timeout", metavar="S", type=float, default=3600.0, help=text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run ``neurino trace``."""
     if args.output.suffix.lower() != ".swc":
         raise NeurinoError(f"{args.output}: expected a name that ends in .swc")
     mask = _single(args.mask, args.spacing)

@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from nnunet_neurino.cli.options import ZYX
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.families import families, family_of
 
@@ -26,58 +27,40 @@ _DEFAULTS = families()[TRAINER].settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino train``."""
-    parser.add_argument("dataset", help="number or name of the data set: 7 or Dataset007_Mouse")
-    parser.add_argument("configuration", help="3d_fullres, 3d_lowres or 3d_cascade_fullres")
-    parser.add_argument("fold", help="0 to 4, or all")
-    parser.add_argument("-tr", "--trainer", metavar="NAME", default=TRAINER, help="(default: %(default)s)")
-    parser.add_argument("-p", "--plans", metavar="NAME", default="nnUNetPlans", help="(default: %(default)s)")
-    parser.add_argument("--device", choices=("cuda", "cpu", "mps"), help="(default: cuda if there is a GPU, else cpu)")
-    parser.add_argument("--num-gpus", metavar="N", type=int, default=1, help="GPUs to train on (default: 1)")
-    parser.add_argument("--c", "--continue", action="store_true", dest="resume", help="go on from the last checkpoint")
-    parser.add_argument("--val", action="store_true", help="only validate a finished training")
-    parser.add_argument("--val-best", action="store_true", help="validate with the best checkpoint, not the final one")
-    parser.add_argument("--no-val", action="store_true", help="do not predict the validation cases after training")
-    parser.add_argument("--npz", action="store_true", help="keep the validation's probabilities, for ensembling")
-    parser.add_argument(
-        "--pretrained-model", metavar="FILE", type=Path, help="start from a checkpoint of nnU-Net with this network"
-    )
-    parser.add_argument("--weights", metavar="SOURCE", help="2D weights: file, folder, timm name, or none")
+    option = parser.add_argument
+    option("dataset", help="number or name of the data set: 7 or Dataset007_Mouse")
+    option("configuration", help="3d_fullres, 3d_lowres or 3d_cascade_fullres")
+    option("fold", help="0 to 4, or all")
+    option("-tr", "--trainer", metavar="NAME", default=TRAINER, help="(default: %(default)s)")
+    option("-p", "--plans", metavar="NAME", default="nnUNetPlans", help="(default: %(default)s)")
+    option("--device", choices=("cuda", "cpu", "mps"), help="(default: cuda if there is a GPU, else cpu)")
+    option("--num-gpus", metavar="N", type=int, default=1, help="GPUs to train on (default: 1)")
+    option("--c", "--continue", action="store_true", dest="resume", help="go on from the last checkpoint")
+    option("--val", action="store_true", help="only validate a finished training")
+    option("--val-best", action="store_true", help="validate with the best checkpoint, not the final one")
+    option("--no-val", action="store_true", help="do not predict the validation cases after training")
+    option("--npz", action="store_true", help="keep the validation's probabilities, for ensembling")
+    text = "start from a checkpoint of nnU-Net with this network"
+    option("--pretrained-model", metavar="FILE", type=Path, help=text)
+    option("--weights", metavar="SOURCE", help="2D weights: file, folder, timm name, or none")
 
     group = parser.add_argument_group(f"settings (the defaults shown are those of {TRAINER})")
-    group.add_argument("--epochs", metavar="N", type=int, help=f"(default: {_DEFAULTS.epochs})")
-    group.add_argument("--iterations", metavar="N", type=int, help=f"steps an epoch (default: {_DEFAULTS.iterations})")
-    group.add_argument(
-        "--val-iterations",
-        metavar="N",
-        type=int,
-        help=f"validation batches an epoch (default: {_DEFAULTS.val_iterations})",
-    )
-    group.add_argument("--lr", metavar="RATE", type=float, help=f"peak learning rate (default: {_DEFAULTS.lr:g})")
-    group.add_argument(
-        "--batch-size", metavar="N", type=int, help="patches a step (default: by the plans and --memory)"
-    )
-    group.add_argument(
-        "--patch-size", metavar=("Z", "Y", "X"), nargs=3, type=int, help="voxels (default: by the plans and --memory)"
-    )
-    group.add_argument("--memory", metavar="GIB", type=float, help=f"GPU memory (default: {_DEFAULTS.memory:g})")
-    group.add_argument(
-        "--size",
-        metavar="NAME",
-        help="encoder: tiny (default), small, base, large, or atto for trials; other networks have other sizes, see "
-        "docs/trainers.md",
-    )
-    group.add_argument(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="any other setting of the trainer, see docs/trainers.md; may be repeated",
-    )
+    option = group.add_argument
+    option("--epochs", metavar="N", type=int, help=f"(default: {_DEFAULTS.epochs})")
+    option("--iterations", metavar="N", type=int, help=f"steps an epoch (default: {_DEFAULTS.iterations})")
+    text = f"validation batches an epoch (default: {_DEFAULTS.val_iterations})"
+    option("--val-iterations", metavar="N", type=int, help=text)
+    option("--lr", metavar="RATE", type=float, help=f"peak learning rate (default: {_DEFAULTS.lr:g})")
+    option("--batch-size", metavar="N", type=int, help="patches a step (default: by the plans and --memory)")
+    option("--patch-size", type=int, **ZYX, help="voxels (default: by the plans and --memory)")
+    option("--memory", metavar="GIB", type=float, help=f"GPU memory (default: {_DEFAULTS.memory:g})")
+    text = "encoder: tiny (default), small, base, large, or atto for trials"
+    option("--size", metavar="NAME", help=f"{text}; other networks have other sizes, see docs/trainers.md")
+    text = "any other setting of the trainer, see docs/trainers.md; may be repeated"
+    option("--set", metavar="NAME=VALUE", action="append", default=[], help=text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run ``neurino train``."""
     settings = _settings(args)
     family = family_of(args.trainer)
     if family is not None:  # a trainer of somebody else's is asked when it is loaded

@@ -10,22 +10,14 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from functools import partial
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from nnunet_neurino import figures
+from nnunet_neurino.cli.options import ZYX
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.figures import (
-    Page,
-    load_case,
-    match_cases,
-    png_bytes,
-    projection_figure,
-    read_training_log,
-    section_figure,
-    training_figure,
-)
 from nnunet_neurino.figures.load import ROLES
 from nnunet_neurino.files import atomic_path
 
@@ -33,67 +25,39 @@ EXAMPLE = """\
   neurino synth -o synthetic --count 4 --seed 1 --shape 32 64 64 --preset demo
   neurino view --image synthetic/images --truth synthetic/masks --tree synthetic/tracings -o page.html"""
 
+_Cases = dict[str, dict[str, Path]]  # by name and role
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``neurino view``."""
-    parser.add_argument("--image", metavar="RAW", type=Path, help="image stack, or folder of stacks")
-    parser.add_argument("--truth", metavar="FILE", type=Path, help="true mask or SWC tree, or folder")
-    parser.add_argument("--prediction", metavar="FILE", type=Path, help="predicted mask or probability map, or folder")
-    parser.add_argument("--tree", metavar="SWC", type=Path, help="traced tree, or folder")
-    parser.add_argument(
-        "--spacing",
-        metavar=("Z", "Y", "X"),
-        nargs=3,
-        type=float,
-        help="voxel size in micrometres (default: what the files say; cubes where they say nothing)",
-    )
-    parser.add_argument("--channel", type=int, default=0, help="channel of the image, from 0 (default: 0)")
-    parser.add_argument(
-        "--threshold", type=float, default=0.5, help="foreground of a probability map lies above, 0 to 1 (default: 0.5)"
-    )
-    parser.add_argument(
-        "--tolerance",
-        type=float,
-        default=3.0,
-        help="skeletons farther apart than so many in-plane voxels disagree (default: 3)",
-    )
-    parser.add_argument(
-        "--slices",
-        action="store_true",
-        help="slices through the middle of the masks in place of projections (for MR images and the like)",
-    )
-    parser.add_argument(
-        "--training",
-        metavar="FOLD",
-        nargs="+",
-        type=Path,
-        help="training curves of nnU-Net fold folders (.../fold_0), several drawn together",
-    )
-    parser.add_argument(
-        "--features",
-        metavar="MODEL",
-        type=Path,
-        help="nnU-Net model folder: encoder features on the (first) image as colours, after and before training. "
-        "nnU-Net opens the checkpoint, which can run code: use models you trust",
-    )
-    parser.add_argument(
-        "--weights", metavar="WEIGHTS", help="with --features: a row with these 2D weights, untrained (neurino weights)"
-    )
-    parser.add_argument(
-        "--tubes",
-        metavar="MODEL",
-        type=Path,
-        help="nnU-Net model folder of a DINeuro trainer: the bent lines its embedding samples, over the (first) image. "
-        "nnU-Net opens the checkpoint, which can run code: use models you trust",
-    )
-    parser.add_argument("--title", default="Neurons", help="heading of the page (default: Neurons)")
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, required=True, help="page.html, or picture.png for one picture"
-    )
+    option = parser.add_argument
+    option("--image", metavar="RAW", type=Path, help="image stack, or folder of stacks")
+    option("--truth", metavar="FILE", type=Path, help="true mask or SWC tree, or folder")
+    option("--prediction", metavar="FILE", type=Path, help="predicted mask or probability map, or folder")
+    option("--tree", metavar="SWC", type=Path, help="traced tree, or folder")
+    text = "voxel size in micrometres (default: what the files say; cubes where they say nothing)"
+    option("--spacing", type=float, **ZYX, help=text)
+    option("--channel", type=int, default=0, help="channel of the image, from 0 (default: 0)")
+    text = "foreground of a probability map lies above, 0 to 1 (default: 0.5)"
+    option("--threshold", type=float, default=0.5, help=text)
+    text = "skeletons farther apart than so many in-plane voxels disagree (default: 3)"
+    option("--tolerance", type=float, default=3.0, help=text)
+    text = "slices through the middle of the masks in place of projections (for MR images and the like)"
+    option("--slices", action="store_true", help=text)
+    text = "training curves of nnU-Net fold folders (.../fold_0), several drawn together"
+    option("--training", metavar="FOLD", nargs="+", type=Path, help=text)
+    trust = "nnU-Net opens the checkpoint, which can run code: use models you trust"
+    text = "nnU-Net model folder: encoder features on the (first) image as colours, after and before training"
+    option("--features", metavar="MODEL", type=Path, help=f"{text}. {trust}")
+    text = "with --features: a row with these 2D weights, untrained (neurino weights)"
+    option("--weights", metavar="WEIGHTS", help=text)
+    text = "nnU-Net model folder of a DINeuro trainer: the bent lines its embedding samples, over the (first) image"
+    option("--tubes", metavar="MODEL", type=Path, help=f"{text}. {trust}")
+    option("--title", default="Neurons", help="heading of the page (default: Neurons)")
+    text = "page.html, or picture.png for one picture"
+    option("-o", "--output", metavar="FILE", type=Path, required=True, help=text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run ``neurino view``."""
     if args.output.suffix.lower() not in (".html", ".htm", ".png"):
         raise NeurinoError(f"-o {args.output}: expected a name that ends in .html or .png")
     if not 0 <= args.tolerance < math.inf:
@@ -101,29 +65,39 @@ def run(args: argparse.Namespace) -> int:
     sources = {role: path for role in ROLES if (path := getattr(args, role)) is not None}
     if not sources and not args.training:
         raise NeurinoError("nothing to look at: give --image, --truth, --prediction, --tree or --training")
-    if args.features and not args.image:
-        raise NeurinoError("--features needs --image: features of which image?")
-    if args.tubes and not args.image:
-        raise NeurinoError("--tubes needs --image: tubes over which image?")
-    cases = _select(match_cases(sources)) if sources else {}
+    for option in ("features", "tubes"):
+        if getattr(args, option) and not args.image:
+            raise NeurinoError(f"--{option} needs --image: {option} of which image?")
+    cases = _select(figures.match_cases(sources)) if sources else {}
+    image = next((files["image"] for files in cases.values() if "image" in files), None)
+    if (args.features or args.tubes) and image is None:
+        raise NeurinoError(f"{args.image}: no image is of a case that is shown: expected one of the other files' names")
     pictures = len(cases) + bool(args.training) + bool(args.features) + bool(args.tubes)
     if args.output.suffix.lower() == ".png" and pictures != 1:
         raise NeurinoError(f"-o {args.output}: {pictures} pictures do not fit into a PNG file: write a page, .html")
 
-    page = Page(args.title)
+    page = figures.Page(args.title)
     drawn, failed = _draw_cases(page, cases, args)
+
+    def add(heading: str, figure: Figure, caption: str) -> None:
+        drawn.append(figures.png_bytes(figure))
+        page.heading(heading).figure(drawn[-1], caption)
+
     if args.training:
-        logs = {_run_name(folder, args.training): read_training_log(folder) for folder in args.training}
-        drawn.append(png_bytes(training_figure(logs if len(logs) > 1 else next(iter(logs.values())))))
-        page.heading("Training").figure(drawn[-1], "Losses and pseudo Dice by epoch, from nnU-Net's logs.")
-    if args.features:
-        drawn.append(_features(args, cases))
-        page.heading("Features of the encoder")
-        page.figure(drawn[-1], "Three main components of each stage's features as red, green and blue.")
-    if args.tubes:
-        drawn.append(_tubes(args, cases))
-        page.heading("Tubes")
-        page.figure(drawn[-1], "Where the tubes of some tokens take their samples; a dot is the middle of a tube.")
+        logs = {_run_name(folder, args.training): figures.read_training_log(folder) for folder in args.training}
+        curves = figures.training_figure(logs if len(logs) > 1 else next(iter(logs.values())))
+        add("Training", curves, "Losses and pseudo Dice by epoch, from nnU-Net's logs.")
+    if args.features and image:
+        from nnunet_neurino.cli.model_features import model_feature_figure
+
+        picture = model_feature_figure(args.features, image, args.spacing, args.weights)
+        caption = "Three main components of each stage's features as red, green and blue."
+        add("Features of the encoder", picture, caption)
+    if args.tubes and image:
+        from nnunet_neurino.cli.model_features import model_tube_figure
+
+        picture = model_tube_figure(args.tubes, image, args.spacing)
+        add("Tubes", picture, "Where the tubes of some tokens take their samples; a dot is the middle of a tube.")
     if not drawn:
         raise NeurinoError("no case could be drawn, nothing was written")
     if args.output.suffix.lower() == ".png":
@@ -135,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _select(cases: dict[str, dict[str, Path]]) -> dict[str, dict[str, Path]]:
+def _select(cases: _Cases) -> _Cases:
     """Leave out images that nothing else belongs to, where other images have something."""
     more = {name: files for name, files in cases.items() if set(files) != {"image"}}
     if more and len(more) < len(cases):
@@ -146,7 +120,7 @@ def _select(cases: dict[str, dict[str, Path]]) -> dict[str, dict[str, Path]]:
     return more or cases
 
 
-def _draw_cases(page: Page, cases: dict[str, dict[str, Path]], args: argparse.Namespace) -> tuple[list[bytes], bool]:
+def _draw_cases(page: figures.Page, cases: _Cases, args: argparse.Namespace) -> tuple[list[bytes], bool]:
     """Add all cases to the page; one that cannot be read is named on stderr and on the page, and skipped."""
     drawn: list[bytes] = []
     failed = False
@@ -158,13 +132,15 @@ def _draw_cases(page: Page, cases: dict[str, dict[str, Path]], args: argparse.Na
             print(f"neurino view: {name}: not there: {', '.join(lacking)}", file=sys.stderr)
             failed = True
         try:
-            spacing = tuple(args.spacing) if args.spacing else None
-            case = load_case(name, files, spacing, args.channel, args.threshold)
+            case = figures.load_case(name, files, args.spacing, args.channel, args.threshold)
             for doubt in case.doubts():
                 page.text(doubt)
                 print(f"neurino view: {doubt}", file=sys.stderr)
-            draw = section_figure if args.slices else partial(projection_figure, tolerance=args.tolerance)
-            drawn.append(png_bytes(draw(case, title="")))
+            if args.slices:
+                figure = figures.section_figure(case, title="")
+            else:
+                figure = figures.projection_figure(case, args.tolerance, title="")
+            drawn.append(figures.png_bytes(figure))
             size = " x ".join(f"{step:g}" for step in case.spacing) + " µm" if case.spacing else "unknown"
             shape = " x ".join(map(str, case.shape))
             page.figure(drawn[-1], f"{name}: {shape} voxels (z, y, x), voxel size {size}.")
@@ -176,22 +152,6 @@ def _draw_cases(page: Page, cases: dict[str, dict[str, Path]], args: argparse.Na
             print(f"neurino view: {said}", file=sys.stderr)
             failed = True
     return drawn, failed
-
-
-def _features(args: argparse.Namespace, cases: dict[str, dict[str, Path]]) -> bytes:
-    from nnunet_neurino.cli.model_features import model_feature_figure
-
-    image = next(files["image"] for files in cases.values() if "image" in files)
-    spacing = tuple(args.spacing) if args.spacing else None
-    return png_bytes(model_feature_figure(args.features, image, spacing, args.weights))
-
-
-def _tubes(args: argparse.Namespace, cases: dict[str, dict[str, Path]]) -> bytes:
-    from nnunet_neurino.cli.model_tubes import model_tube_figure
-
-    image = next(files["image"] for files in cases.values() if "image" in files)
-    spacing = tuple(args.spacing) if args.spacing else None
-    return png_bytes(model_tube_figure(args.tubes, image, spacing))
 
 
 def _run_name(folder: Path, folders: list[Path]) -> str:

@@ -29,26 +29,21 @@ _LICENCE = (
     "(`hf auth login`, then `hf download PAGE`); what you make from the weights falls under it, too."
 )
 
-_VIT_HELP = "SOURCE is a vision transformer with patches of 16 pixels (default: a ConvNeXt)"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the actions of ``neurino weights``."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="known weights, and which of them are in the Hugging Face cache")
     check = actions.add_parser("check", help="read a source wholly and say what it is")
-    check.add_argument("source", metavar="SOURCE", help="see above")
-    check.add_argument("--vit", action="store_true", help=_VIT_HELP)
     convert = actions.add_parser("convert", help="write the encoder of a source as one .safetensors file")
-    convert.add_argument("source", metavar="SOURCE", help="see above")
-    convert.add_argument("--vit", action="store_true", help=_VIT_HELP)
-    convert.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, required=True, help="file to write, ending in .safetensors"
-    )
+    for action in (check, convert):
+        action.add_argument("source", metavar="SOURCE", help="see above")
+        text = "SOURCE is a vision transformer with patches of 16 pixels (default: a ConvNeXt)"
+        action.add_argument("--vit", action="store_true", help=text)
+    text = "file to write, ending in .safetensors"
+    convert.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help=text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out ``neurino weights``."""
     if args.action == "list":
         _list()
     elif args.action == "check":

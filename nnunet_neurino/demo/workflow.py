@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +118,13 @@ class Workflow:
         shared = [s.seed, s.training_cases, s.test_cases, s.shape, s.spacing]
         return [
             Step("generate", f"generate {len(s.cases)} volumes with neurons", self._generate, shared, [self.data]),
-            Step("convert", "TIFF + SWC -> nnU-Net raw data set", self._runner("convert"), None, [self.raw]),
-            Step("plan", "plan and preprocess (nnU-Net)", self._runner("plan"), None, [self.preprocessed]),
+            Step("convert", "TIFF + SWC -> nnU-Net raw data set", partial(self._run, "convert"), None, [self.raw]),
+            Step("plan", "plan and preprocess (nnU-Net)", partial(self._run, "plan"), None, [self.preprocessed]),
             Step("train", f"train {s.trainer} on {s.device}", self._train, [s.trainer, s.device],
                  [self.results], resumes=True),
-            Step("predict", "predict the held-out volumes (nnU-Net)", self._runner("predict"), None,
+            Step("predict", "predict the held-out volumes (nnU-Net)", partial(self._run, "predict"), None,
                  [self.predictions]),
-            Step("trace", "trace the predictions to SWC trees", self._runner("trace"), None, [self.traced]),
+            Step("trace", "trace the predictions to SWC trees", partial(self._run, "trace"), None, [self.traced]),
             Step("score", "score masks and trees against the truth", self._score, None, [self.scores, self.truth]),
         ]  # fmt: skip
 
@@ -154,20 +154,17 @@ class Workflow:
         content: dict[str, Any] = json.loads((self.scores / what / "scores.json").read_text(encoding="utf-8"))
         return content
 
-    def _runner(self, step: str) -> Callable[[], None]:
-        def run() -> None:
-            for path in (self.raw, self.preprocessed, self.results):
-                path.mkdir(exist_ok=True)
-            commands = self.commands()[step]
-            for index, command in enumerate(commands):
-                name = step if len(commands) == 1 else f"{step}_{index}"
-                with LiveLine() as line:
-                    run_program(command, self.logs / f"{name}.log", self.environment, line)
-
-        return run
+    def _run(self, step: str) -> None:
+        for path in (self.raw, self.preprocessed, self.results):
+            path.mkdir(exist_ok=True)
+        commands = self.commands()[step]
+        for index, command in enumerate(commands):
+            name = step if len(commands) == 1 else f"{step}_{index}"
+            with LiveLine() as line:
+                run_program(command, self.logs / f"{name}.log", self.environment, line)
 
     def _generate(self) -> None:
-        self._runner("generate")()
+        self._run("generate")
         rows = [("image", "tracing", "case", "set")]
         for case in self.settings.cases:
             kind = "test" if case in self.settings.held_out else "train"
@@ -195,4 +192,4 @@ class Workflow:
             (self.truth / kind).mkdir(parents=True, exist_ok=True)
             for case in self.settings.held_out:
                 shutil.copy(self.data / kind / f"{case}{suffix}", self.truth / kind)
-        self._runner("score")()
+        self._run("score")

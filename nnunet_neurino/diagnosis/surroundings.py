@@ -79,13 +79,9 @@ def weights() -> Iterator[Result]:
     location = find_source(family, family.settings).location
     named = os.environ.get(VARIABLE)
     if location is None:
-        yield note(
-            "2D weights",
-            f"{VARIABLE}={named}: training starts from scratch"
-            if named
-            else "none found: training starts from scratch",
-            f"neurino weights --help tells how to get DINOv3 weights; then export {VARIABLE}=FILE",
-        )
+        seen = f"{VARIABLE}={named}" if named else "none found"
+        remedy = f"neurino weights --help tells how to get DINOv3 weights; then export {VARIABLE}=FILE"
+        yield note("2D weights", f"{seen}: training starts from scratch", remedy)
         return
     try:
         found = load_2d_weights(location)

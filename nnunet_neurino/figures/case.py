@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.swc import Tree, rasterise
+from nnunet_neurino.swc import Tree, rasterise, share_inside
 
 
 @dataclass(frozen=True, eq=False)
 class CaseView:
-    """One case to look at; everything but one of the volumes or trees may be missing.
+    """One case to look at; everything but one of the volumes or trees may be missing."""
 
-    Attributes:
-        name: shown as the title.
-        image: raw voxels (z, y, x), any number type.
-        truth: mask (z, y, x), non-zero is neuron.
-        prediction: mask (z, y, x), non-zero is neuron.
-        truth_tree: in voxels of the image (x, y, z), or micrometres with ``spacing``.
-        tree: the tree traced from the prediction; same units.
-        spacing: voxel size z, y, x in micrometres; None when unknown (then voxels are cubes and there is no scale
-            bar).
-    """
-
-    name: str
-    image: NDArray | None = None
-    truth: NDArray | None = None
-    prediction: NDArray | None = None
-    truth_tree: Tree | None = None
-    tree: Tree | None = None
+    name: str  # shown as the title
+    image: NDArray | None = None  # raw voxels (z, y, x), any number type
+    truth: NDArray | None = None  # mask (z, y, x), non-zero is neuron
+    prediction: NDArray | None = None  # mask (z, y, x), non-zero is neuron
+    truth_tree: Tree | None = None  # in voxels of the image (x, y, z), or micrometres with ``spacing``
+    tree: Tree | None = None  # the tree traced from the prediction; same units
+    # voxel size z, y, x in micrometres; None when unknown (then voxels are cubes and there is no scale bar)
     spacing: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -80,38 +70,32 @@ class CaseView:
         """What looks wrong though it can be drawn: a line for each tree that mostly lies outside the volumes."""
         if self.image is None and self.truth is None and self.prediction is None:
             return []
-        last = np.array(self.shape[::-1]) - 0.5
         found = []
         for what, tree in (("true tree", self.truth_tree), ("traced tree", self.tree)):
             if tree is None or len(tree) == 0:
                 continue
-            outside = _outside(self.in_voxels(tree), last)
-            if 2 * outside <= len(tree):
+            outside = 1 - share_inside(replace(tree, xyz=self.in_voxels(tree), unit="voxel"), self.shape)
+            if outside <= 0.5:
                 continue
-            line = f"{self.name}: {outside} of {len(tree)} nodes of the {what} lie outside the image"
+            line = f"{self.name}: {round(outside * len(tree))} of {len(tree)} nodes of the {what} lie outside the image"
             if tree.unit != "micrometre" and self.spacing is not None:
-                as_micrometres = _outside(tree.xyz / np.array(self.spacing[::-1]), last)
-                if 2 * as_micrometres <= outside:
+                as_micrometres = 1 - share_inside(replace(tree, unit="micrometre"), self.shape, self.spacing)
+                if as_micrometres <= outside / 2:
                     line += "; they would lie inside if they were micrometres"
             found.append(line)
         return found
 
     def truth_mask(self) -> NDArray[np.bool_] | None:
         """The true mask: as given, else drawn from the true tree."""
-        if self.truth is not None:
-            return np.asarray(self.truth) != 0
-        if self.truth_tree is None:
-            return None
-        return np.asarray(rasterise(self.truth_tree, self.shape, spacing=self.voxel_size)).astype(bool)
+        return self._mask(self.truth, self.truth_tree)
 
     def predicted_mask(self) -> NDArray[np.bool_] | None:
         """The predicted mask: as given, else drawn from the traced tree."""
-        if self.prediction is not None:
-            return np.asarray(self.prediction) != 0
-        if self.tree is None:
+        return self._mask(self.prediction, self.tree)
+
+    def _mask(self, volume: NDArray | None, tree: Tree | None) -> NDArray[np.bool_] | None:
+        if volume is not None:
+            return np.asarray(volume) != 0
+        if tree is None:
             return None
-        return np.asarray(rasterise(self.tree, self.shape, spacing=self.voxel_size)).astype(bool)
-
-
-def _outside(xyz: NDArray[np.float64], last: NDArray[np.float64]) -> int:
-    return int(np.any((xyz < -0.5) | (xyz > last), axis=1).sum())
+        return np.asarray(rasterise(tree, self.shape, spacing=self.voxel_size)).astype(bool)

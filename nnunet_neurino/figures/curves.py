@@ -6,8 +6,9 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,10 +23,8 @@ from nnunet_neurino.figures.projections import DPI, TEXT
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|-?inf"
 _EPOCH = re.compile(r"Epoch (\d+)\s*$")
 _VALUES = {
-    "learning_rate": re.compile(rf"Current learning rate:\s*({_NUMBER})"),
     "train_loss": re.compile(rf"\btrain_loss\s+({_NUMBER})"),
     "val_loss": re.compile(rf"\bval_loss\s+({_NUMBER})"),
-    "seconds": re.compile(rf"Epoch time:\s*({_NUMBER})\s*s"),
 }
 _DICE = re.compile(r"Pseudo dice\s+\[(.*)\]")
 _TERMS = re.compile(r"\bloss terms:\s*(.*)")
@@ -34,25 +33,13 @@ _TERM = re.compile(rf"([\w./-]+)\s+({_NUMBER})(?:,|\s*$)")
 
 @dataclass(frozen=True, eq=False)
 class TrainingLog:
-    """One value an epoch; NaN where the log has none.
+    """One value an epoch; NaN where the log has none."""
 
-    Attributes:
-        epochs: numbers of the epochs, ascending.
-        train_loss: nnU-Net's training loss.
-        val_loss: nnU-Net's validation loss.
-        pseudo_dice: mean over classes of nnU-Net's estimate on validation patches.
-        learning_rate: at the beginning of the epoch.
-        seconds: duration of the epoch.
-        terms: our further loss terms by name.
-    """
-
-    epochs: NDArray[np.int64]
+    epochs: NDArray[np.int64]  # ascending
     train_loss: NDArray[np.float64]
     val_loss: NDArray[np.float64]
-    pseudo_dice: NDArray[np.float64]
-    learning_rate: NDArray[np.float64]
-    seconds: NDArray[np.float64]
-    terms: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    pseudo_dice: NDArray[np.float64]  # mean over classes of nnU-Net's estimate on validation patches
+    terms: Mapping[str, NDArray[np.float64]]  # our further loss terms by name
 
 
 def read_training_log(folder: str | os.PathLike[str]) -> TrainingLog:
@@ -84,8 +71,6 @@ def read_training_log(folder: str | os.PathLike[str]) -> TrainingLog:
         train_loss=column("train_loss"),
         val_loss=column("val_loss"),
         pseudo_dice=column("pseudo_dice"),
-        learning_rate=column("learning_rate"),
-        seconds=column("seconds"),
         terms={name.removeprefix("term:"): column(name) for name in names},
     )
 
@@ -113,8 +98,7 @@ def _read_one(text: str, epochs: dict[int, dict[str, float]]) -> None:
 def training_figure(logs: TrainingLog | Mapping[str, TrainingLog]) -> Figure:
     """Loss and pseudo Dice by epoch; one run, or several by name; a third panel when there are loss terms."""
     runs = {"": logs} if isinstance(logs, TrainingLog) else dict(logs)
-    terms = any(log.terms for log in runs.values())
-    count = 3 if terms else 2
+    count = 3 if any(log.terms for log in runs.values()) else 2
     figure = Figure(figsize=(10.4, 2.9 * count), dpi=DPI, layout="constrained", facecolor="white")
     panels: list[Axes] = list(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
     for number, (name, log) in enumerate(runs.items()):
@@ -125,11 +109,10 @@ def training_figure(logs: TrainingLog | Mapping[str, TrainingLog]) -> Figure:
         _plot(panels[0], log.epochs, log.train_loss, first, "-", f"{prefix}training")
         _plot(panels[0], log.epochs, log.val_loss, second, "--", f"{prefix}validation")
         _plot(panels[1], log.epochs, log.pseudo_dice, first, "-", f"{prefix}pseudo Dice")
-        if terms:
-            for at, (term, values) in enumerate(log.terms.items()):
-                style = ("-", "--", "-.", ":")[at % 4]
-                colour = first if len(runs) > 1 else ON_WHITE[at % len(ON_WHITE)]
-                _plot(panels[2], log.epochs, values, colour, style, f"{prefix}{term}")
+        for at, (term, values) in enumerate(log.terms.items()):
+            style = ("-", "--", "-.", ":")[at % 4]
+            colour = first if len(runs) > 1 else ON_WHITE[at % len(ON_WHITE)]
+            _plot(panels[2], log.epochs, values, colour, style, f"{prefix}{term}")
     for panel, label in zip(panels, ("loss", "pseudo Dice", "loss terms"), strict=False):
         panel.set_ylabel(label, fontsize=TEXT + 1)
         panel.grid(color="#dddddd", linewidth=0.8)
@@ -137,14 +120,10 @@ def training_figure(logs: TrainingLog | Mapping[str, TrainingLog]) -> Figure:
         panel.spines[["top", "right"]].set_visible(False)
         if panel.lines:
             # Outside, where it can hide nothing: beside the panel, or above it where names of runs make it wide.
-            place = {"bbox_to_anchor": (1.0, 1.0)} if len(runs) == 1 else {"bbox_to_anchor": (0, 1.0), "ncols": 2}
-            panel.legend(
-                fontsize=TEXT,
-                frameon=False,
-                loc="upper left" if len(runs) == 1 else "lower left",
-                borderaxespad=0.2,
-                **place,
-            )
+            place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+            if len(runs) > 1:
+                place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2}
+            panel.legend(fontsize=TEXT, frameon=False, borderaxespad=0.2, **place)
     panels[1].set_ylim(0, 1)
     panels[-1].set_xlabel("epoch", fontsize=TEXT + 1)
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -154,6 +133,5 @@ def training_figure(logs: TrainingLog | Mapping[str, TrainingLog]) -> Figure:
 def _plot(axes: Axes, epochs: NDArray, values: NDArray[np.float64], colour: str, style: str, label: str) -> None:
     if np.isfinite(values).any():
         marker = "o" if len(epochs) < 30 else ""
-        axes.plot(
-            epochs, values, color=colour, linestyle=style, label=label, marker=marker, markersize=4, linewidth=1.6
-        )
+        (line,) = axes.plot(epochs, values, color=colour, linestyle=style, label=label, linewidth=1.6)
+        line.set(marker=marker, markersize=4)

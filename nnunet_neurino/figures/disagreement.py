@@ -7,31 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, find_objects
+from scipy.ndimage import binary_dilation
 from scipy.spatial import cKDTree
+from skimage.measure import regionprops
 
 from nnunet_neurino.skeleton import label_components, skeletonise
 
-_JOIN = 3  # voxels: nearer pieces share a box
+Box = tuple[slice, slice, slice]  # z, y, x
+
+_SMALLEST = 3  # skeleton voxels: smaller pieces get no box
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """Skeletons sorted by agreement; all arrays are boolean, (z, y, x).
+    """Skeletons sorted by agreement; all arrays are boolean, (z, y, x)."""
 
-    Attributes:
-        agreed: truth that the prediction found.
-        missed: truth farther than the tolerance from the prediction's skeleton (false negatives).
-        extra: prediction farther than the tolerance from the truth's skeleton (false positives).
-        missed_boxes: slices z, y, x around the pieces of ``missed``, the largest piece first.
-        extra_boxes: the same for ``extra``.
-    """
-
-    agreed: NDArray[np.bool_]
-    missed: NDArray[np.bool_]
-    extra: NDArray[np.bool_]
-    missed_boxes: tuple[tuple[slice, slice, slice], ...]
-    extra_boxes: tuple[tuple[slice, slice, slice], ...]
+    agreed: NDArray[np.bool_]  # truth that the prediction found
+    missed: NDArray[np.bool_]  # truth farther than the tolerance from the prediction's skeleton (false negatives)
+    extra: NDArray[np.bool_]  # prediction farther than the tolerance from the truth's skeleton (false positives)
+    missed_boxes: tuple[Box, ...]  # around the pieces of ``missed``, the largest piece first
+    extra_boxes: tuple[Box, ...]  # the same for ``extra``
 
 
 def disagreement(
@@ -39,7 +34,6 @@ def disagreement(
     prediction: NDArray,
     voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
     tolerance: float = 3.0,
-    smallest: int = 3,
 ) -> Disagreement:
     """Compare two masks by their skeletons.
 
@@ -48,7 +42,6 @@ def disagreement(
         prediction: mask (z, y, x).
         voxel_size: z, y, x.
         tolerance: in in-plane voxels (the voxel size along x).
-        smallest: pieces of fewer skeleton voxels get no box.
 
     Examples:
         >>> truth = np.zeros((5, 9, 60), bool)
@@ -67,34 +60,26 @@ def disagreement(
         agreed=true & ~missed,
         missed=missed,
         extra=extra,
-        missed_boxes=_boxes(missed, smallest),
-        extra_boxes=_boxes(extra, smallest),
+        missed_boxes=_boxes(missed),
+        extra_boxes=_boxes(extra),
     )
 
 
 def _far_from(
     skeleton: NDArray[np.bool_], other: NDArray[np.bool_], voxel_size: Sequence[float], reach: float
 ) -> NDArray[np.bool_]:
-    voxels = np.argwhere(skeleton)
+    size = np.asarray(voxel_size, float)
+    voxels, targets = np.argwhere(skeleton), np.argwhere(other)
+    # The bound is exclusive: a distance of exactly the tolerance still agrees. No target is infinitely far.
+    distance, _ = cKDTree(targets * size).query(voxels * size, distance_upper_bound=np.nextafter(reach, np.inf))
     far = np.zeros(skeleton.shape, bool)
-    targets = np.argwhere(other)
-    if len(targets) == 0:
-        return skeleton.copy()
-    if len(voxels):
-        size = np.asarray(voxel_size, float)
-        # The bound is exclusive: a distance of exactly the tolerance still agrees.
-        distance, _ = cKDTree(targets * size).query(voxels * size, distance_upper_bound=np.nextafter(reach, np.inf))
-        far[tuple(voxels[~np.isfinite(distance)].T)] = True
+    far[tuple(voxels[np.isinf(distance)].T)] = True
     return far
 
 
-def _boxes(voxels: NDArray[np.bool_], smallest: int) -> tuple[tuple[slice, slice, slice], ...]:
-    if not voxels.any():
-        return ()
-    joined = binary_dilation(voxels, np.ones((3, 3, 3)), iterations=_JOIN // 2)
-    pieces, _ = label_components(joined)
+def _boxes(voxels: NDArray[np.bool_]) -> tuple[Box, ...]:
+    # Pieces that nearly touch share a box.
+    pieces, _ = label_components(binary_dilation(voxels, np.ones((3, 3, 3))))
     pieces[~voxels] = 0
-    sizes = np.bincount(pieces.ravel())
-    found = find_objects(pieces)
-    order = sorted(range(1, len(sizes)), key=lambda piece: -int(sizes[piece]))
-    return tuple(found[piece - 1] for piece in order if sizes[piece] >= smallest)
+    found = sorted(regionprops(pieces), key=lambda piece: -piece.area)
+    return tuple(piece.slice for piece in found if piece.area >= _SMALLEST)

@@ -74,49 +74,38 @@ def feature_figure(
     patch: NDArray,
     features: Mapping[str, Sequence[NDArray]],
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
-    slice_index: int | None = None,
     title: str = "",
 ) -> Figure:
-    """A slice of the patch beside the main components of each stage's features, a row for each network.
+    """The brightest slice of the patch beside the main components of each stage's features, a row for each network.
 
     Args:
         patch: voxels (z, y, x) or (channels, z, y, x), of which the first channel is shown.
         features: for each network by name (``"with DINOv3 weights"``, ``"from scratch"``) its feature maps, as
             ``encoder_features`` gives them.
         spacing: voxel size z, y, x, for the aspect.
-        slice_index: which z; default is the brightest slice.
         title: over everything.
     """
     stack = patch[0] if patch.ndim == 4 else patch
-    if slice_index is None:
-        slice_index = int(np.argmax(np.percentile(stack.reshape(len(stack), -1), 99, axis=1)))
-    stages = max(len(maps) for maps in features.values())
-    aspect = stack.shape[1] * spacing[1] / (stack.shape[2] * spacing[2])
-    columns = stages + 1
-    width = 10.6 / columns
-    figure = Figure(
-        figsize=(10.6, len(features) * (width * aspect + 0.42) + (0.4 if title else 0.1)),
-        dpi=DPI,
-        layout="constrained",
-        facecolor="white",
-    )
+    slice_index = int(np.argmax(np.percentile(stack.reshape(len(stack), -1), 99, axis=1)))
+    height, width = stack.shape[1] * spacing[1], stack.shape[2] * spacing[2]
+    extent = (0, width, height, 0)
+    columns = 1 + max(len(maps) for maps in features.values())
+    inches = len(features) * (10.6 / columns * height / width + 0.42) + (0.4 if title else 0.1)
+    figure = Figure(figsize=(10.6, inches), dpi=DPI, layout="constrained", facecolor="white")
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, weight="bold")
     grid = figure.subplots(len(features), columns, squeeze=False)
-    height, wide = stack.shape[1] * spacing[1], stack.shape[2] * spacing[2]
     for row, (name, maps) in zip(grid, features.items(), strict=True):
-        row[0].imshow(contrast(stack[slice_index]), cmap="gray", extent=(0, wide, height, 0))
+        row[0].imshow(contrast(stack[slice_index]), cmap="gray", extent=extent)
         row[0].set_title(f"slice {slice_index}", fontsize=TEXT)
         row[0].set_ylabel(name, fontsize=TEXT)
-        for stage, axes in enumerate(row[1:]):
-            if stage >= len(maps):
-                axes.axis("off")
-                continue
-            one = maps[stage]
+        for axes in row[1 + len(maps) :]:
+            axes.axis("off")
+        for stage, (axes, one) in enumerate(zip(row[1:], maps, strict=False), start=1):
             # The feature plane that holds the middle of the slice.
             plane = min(int((slice_index + 0.5) * one.shape[1] / len(stack)), one.shape[1] - 1)
-            axes.imshow(pca_rgb(one)[plane], extent=(0, wide, height, 0), interpolation="nearest")
-            axes.set_title(f"stage {stage + 1}: {one.shape[0]} channels", fontsize=TEXT)
+            axes.imshow(pca_rgb(one)[plane], extent=extent, interpolation="nearest")
+            axes.set_title(f"stage {stage}: {one.shape[0]} channels", fontsize=TEXT)
         for axes in row:
             axes.set_xticks([])
             axes.set_yticks([])

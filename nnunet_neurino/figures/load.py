@@ -62,13 +62,12 @@ def load_case(
                     f"{files[role]}: its voxel size is {_text(step)} (z y x, micrometres), that of {files[first]} is "
                     f"{_text(spacing)}: say which is right with --spacing Z Y X"
                 )
+    masks = {role: _mask(role, files[role], stacks[role], threshold) for role in stacks if role != "image"}
     return CaseView(
         name=name,
         image=_channel(files["image"], stacks["image"], channel) if "image" in stacks else None,
-        truth=_mask(files["truth"], stacks["truth"], threshold) if "truth" in stacks else None,
-        prediction=_prediction(files["prediction"], stacks["prediction"], threshold)
-        if "prediction" in stacks
-        else None,
+        truth=masks.get("truth"),
+        prediction=masks.get("prediction"),
         truth_tree=trees.get("truth"),
         tree=trees.get("tree", trees.get("prediction")),
         spacing=spacing,
@@ -81,9 +80,9 @@ def match_cases(sources: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
     nnU-Net's channel number at the end of an image's name (``case_0000.tif``) is not part of the case's name; four
     digits that number the cases are.
     """
-    missing = [path for path in sources.values() if not path.exists()]
-    if missing:
-        raise NeurinoError(f"{missing[0]}: no such file or folder")
+    for path in sources.values():
+        if not path.exists():
+            raise NeurinoError(f"{path}: no such file or folder")
     folders = [role for role, path in sources.items() if path.is_dir()]
     if not folders:
         first = sources.get("image") or next(iter(sources.values()))
@@ -154,16 +153,10 @@ def _channel(path: Path, stack: Stack, channel: int) -> NDArray:
     return stack.channels[channel]
 
 
-def _mask(path: Path, stack: Stack, threshold: float) -> NDArray[np.bool_]:
+def _mask(role: str, path: Path, stack: Stack, threshold: float) -> NDArray[np.bool_]:
     if len(stack.channels) != 1:
         raise NeurinoError(f"{path}: expected a mask of one channel, this has {len(stack.channels)}")
-    voxels = stack.channels[0]
-    if np.issubdtype(voxels.dtype, np.floating):
-        return np.asarray(voxels > threshold)
-    return np.asarray(voxels != 0)
-
-
-def _prediction(path: Path, stack: Stack, threshold: float) -> NDArray[np.bool_]:
-    if stack.voxels.dtype == np.uint8 and len(stack.channels) == 1:
-        return foreground(np.asarray(stack.channels[0]), threshold, threshold, str(path))[0]
-    return _mask(path, stack, threshold)
+    voxels = np.asarray(stack.channels[0])
+    if role == "prediction" and voxels.dtype == np.uint8:
+        return foreground(voxels, threshold, threshold, str(path))[0]
+    return np.asarray(voxels > threshold if voxels.dtype.kind == "f" else voxels != 0)

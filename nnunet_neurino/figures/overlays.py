@@ -16,9 +16,10 @@ from scipy.ndimage import maximum_filter
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.figures.case import CaseView
 from nnunet_neurino.figures.colours import ON_BLACK, PREDICTION, TRUTH
-from nnunet_neurino.figures.disagreement import Disagreement, disagreement
+from nnunet_neurino.figures.disagreement import Box, Disagreement, disagreement
 from nnunet_neurino.figures.projections import (
     DASHED,
+    DIM,
     LegendEntry,
     LineStyle,
     Panel,
@@ -29,7 +30,6 @@ from nnunet_neurino.figures.projections import (
 )
 from nnunet_neurino.swc import Tree
 
-_DIM = 0.55  # grey level behind lines
 _MOST_BOXES = 30
 _AGREED = "#DDDDDD"
 
@@ -60,9 +60,7 @@ def projection_figure(case: CaseView, tolerance: float = 3.0, title: str | None 
         panels.append(Panel(f"Skeleton, errors beyond {tolerance:g} voxels boxed", painter.errors, tuple(legend)))
     if not panels:
         raise NeurinoError(f"{case.name}: nothing to draw: give an image, a mask or a tree")
-    return panels_figure(
-        panels, case.shape, case.voxel_size, case.name if title is None else title, scale_bar=case.spacing is not None
-    )
+    return _drawn(case, panels, title)
 
 
 def section_figure(case: CaseView, through: Sequence[int] | None = None, title: str | None = None) -> Figure:
@@ -83,9 +81,12 @@ def section_figure(case: CaseView, through: Sequence[int] | None = None, title: 
     panels = _volume_panels(painter, f"slices z {at[0]}, y {at[1]}, x {at[2]}")
     if not panels:
         raise NeurinoError(f"{case.name}: nothing to draw: give an image or a mask")
-    return panels_figure(
-        panels, case.shape, case.voxel_size, case.name if title is None else title, scale_bar=case.spacing is not None
-    )
+    return _drawn(case, panels, title)
+
+
+def _drawn(case: CaseView, panels: Sequence[Panel], title: str | None) -> Figure:
+    title = case.name if title is None else title
+    return panels_figure(panels, case.shape, case.voxel_size, title, scale_bar=case.spacing is not None)
 
 
 def _volume_panels(painter: _CasePainter, how: str) -> list[Panel]:
@@ -103,11 +104,8 @@ def _volume_panels(painter: _CasePainter, how: str) -> list[Panel]:
 
 
 def _middle(case: CaseView) -> tuple[int, int, int]:
-    voxels = np.argwhere(
-        np.any([np.asarray(mask) != 0 for mask in (case.truth, case.prediction) if mask is not None], axis=0)
-    )
-    if len(voxels) == 0 or voxels.shape[1] != 3:
-        voxels = np.array(case.shape)[None] // 2
+    masks = [np.argwhere(mask) for mask in (case.truth, case.prediction) if mask is not None and mask.any()]
+    voxels = np.unique(np.concatenate(masks), axis=0) if masks else np.array(case.shape)[None] // 2
     nearest = voxels[int(np.argmin(((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1)))]
     return int(nearest[0]), int(nearest[1]), int(nearest[2])
 
@@ -137,7 +135,7 @@ class _CasePainter:
         self._background(axes, view, 1.0)
 
     def contours(self, axes: Axes, view: View) -> None:
-        self._background(axes, view, _DIM)
+        self._background(axes, view, DIM)
         for mask, colour, style, width in (
             (self.case.truth, TRUTH, "solid", 2.0),
             (self.case.prediction, PREDICTION, DASHED, 1.2),
@@ -153,33 +151,24 @@ class _CasePainter:
         sizes = self.case.voxel_size
         down = np.arange(-1, flat.shape[0] + 1) * sizes[view.rows]
         right = np.arange(-1, flat.shape[1] + 1) * sizes[view.columns]
-        axes.contour(
-            right,
-            down,
-            rim,
-            levels=[0.5],
-            colors=[colour],
-            linestyles=[style],
-            linewidths=[width * self._fine(axes, view)],
-        )
+        width *= self._fine(axes, view)
+        axes.contour(right, down, rim, levels=[0.5], colors=[colour], linestyles=[style], linewidths=[width])
 
     def tree_legend(self) -> tuple[LegendEntry, ...]:
         truth, tree = self.case.truth_tree, self.case.tree
         if truth is not None and tree is not None:
             return ("truth", TRUTH, "-"), ("traced", PREDICTION, "-")
-        shown = truth if truth is not None else tree
-        return (
-            ((f"{shown.n_pieces} pieces, one colour each", ON_BLACK[0], "-"),) if shown and shown.n_pieces > 1 else ()
-        )
+        pieces = sum(shown.n_pieces for shown in (truth, tree) if shown is not None)
+        return ((f"{pieces} pieces, one colour each", ON_BLACK[0], "-"),) if pieces > 1 else ()
 
     def trees(self, axes: Axes, view: View) -> None:
-        self._background(axes, view, _DIM)
+        self._background(axes, view, DIM)
         truth, tree = self.case.truth_tree, self.case.tree
-        if truth is not None and tree is not None:
-            self._lines(axes, view, truth, [TRUTH], 3.2)
-            self._lines(axes, view, tree, [PREDICTION], 1.1)
-        elif truth is not None or tree is not None:
-            self._lines(axes, view, truth if truth is not None else tree, ON_BLACK, 1.6)  # type: ignore[arg-type]
+        alone = truth is None or tree is None
+        if truth is not None:
+            self._lines(axes, view, truth, ON_BLACK if alone else [TRUTH], 1.6 if alone else 3.2)
+        if tree is not None:
+            self._lines(axes, view, tree, ON_BLACK if alone else [PREDICTION], 1.6 if alone else 1.1)
 
     def _lines(self, axes: Axes, view: View, tree: Tree, colours: Sequence[str], width: float) -> None:
         points = view.flatten(self.case.in_voxels(tree)[:, ::-1], self.case.voxel_size)
@@ -193,14 +182,13 @@ class _CasePainter:
         )
         axes.add_collection(lines, autolim=False)
         roots = points[tree.roots]
-        axes.scatter(
-            roots[:, 0], roots[:, 1], s=9 + 3 * width, c=colours[0], edgecolors="black", linewidths=0.6, zorder=3
-        )
+        x, y, size = roots[:, 0], roots[:, 1], 9 + 3 * width
+        axes.scatter(x, y, s=size, c=colours[0], edgecolors="black", linewidths=0.6, zorder=3)
 
     def errors(self, axes: Axes, view: View) -> None:
         found = self.found
         assert found is not None
-        self._background(axes, view, _DIM)
+        self._background(axes, view, DIM)
         # Skeletons of large stacks are widened to about two dots, so that they stay visible.
         thickness = [int(np.clip(round(2 / dots), 1, 15)) for dots in self._dots(axes, view)]
         picture = np.zeros((*view.project(found.agreed).shape, 4))
@@ -208,9 +196,8 @@ class _CasePainter:
             flat = view.project(voxels)
             flat = maximum_filter(flat, size=thickness) if max(thickness) > 1 else flat
             picture[flat] = to_rgba(colour)
-        axes.imshow(
-            picture, extent=view.extent(self.case.shape, self.case.voxel_size), aspect="auto", interpolation="nearest"
-        )
+        extent = view.extent(self.case.shape, self.case.voxel_size)
+        axes.imshow(picture, extent=extent, aspect="auto", interpolation="nearest")
         for boxes, colour, style in ((found.missed_boxes, TRUTH, "-"), (found.extra_boxes, PREDICTION, DASHED)):
             for box in boxes[:_MOST_BOXES]:
                 self._box(axes, view, box, colour, style)
@@ -225,14 +212,9 @@ class _CasePainter:
         sizes = self.case.voxel_size
         return float(np.clip(self._dots(axes, view)[1] / sizes[view.columns] * sizes[2] / 2, 0.4, 1))
 
-    def _box(self, axes: Axes, view: View, box: tuple[slice, slice, slice], colour: str, style: LineStyle) -> None:
+    def _box(self, axes: Axes, view: View, box: Box, colour: str, style: LineStyle) -> None:
         sizes = self.case.voxel_size
         pad = 2.0 * sizes[2]
-        top, bottom = box[view.rows].start * sizes[view.rows] - pad, (box[view.rows].stop - 1) * sizes[view.rows] + pad
-        left = box[view.columns].start * sizes[view.columns] - pad
-        right = (box[view.columns].stop - 1) * sizes[view.columns] + pad
-        axes.add_patch(
-            Rectangle(
-                (left, top), right - left, bottom - top, fill=False, edgecolor=colour, linestyle=style, linewidth=1.3
-            )
-        )
+        low = view.flatten(np.array([side.start for side in box]), sizes) - pad
+        wide, high = view.flatten(np.array([side.stop - 1 for side in box]), sizes) + pad - low
+        axes.add_patch(Rectangle(tuple(low), wide, high, fill=False, edgecolor=colour, linestyle=style, linewidth=1.3))

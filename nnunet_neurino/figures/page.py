@@ -105,8 +105,8 @@ class Page:
         )
         return self
 
-    def figure(self, picture: Figure | bytes | str | os.PathLike[str], caption: str = "") -> Page:
-        """A matplotlib figure, PNG bytes or the path of a PNG file, with a caption that also serves as its alt text."""
+    def figure(self, picture: Figure | bytes, caption: str = "") -> Page:
+        """A matplotlib figure or the bytes of a PNG file, with a caption that also serves as its alt text."""
         data = png_bytes(picture)
         encoded = base64.b64encode(data).decode("ascii")
         text = html.escape(caption)
@@ -139,20 +139,16 @@ class Page:
         return Path(path)
 
 
-def png_bytes(picture: Figure | bytes | str | os.PathLike[str]) -> bytes:
+def png_bytes(picture: Figure | bytes) -> bytes:
     """A picture as the bytes of a PNG file."""
     if isinstance(picture, Figure):
         buffer = io.BytesIO()
         # Without the metadata that names the library's version, equal figures give equal bytes.
         picture.savefig(buffer, format="png", metadata={"Software": None})
         return buffer.getvalue()
-    if isinstance(picture, bytes):
-        data, name = picture, "the picture"
-    else:
-        data, name = Path(picture).read_bytes(), str(picture)
-    if not data.startswith(_PNG):
-        raise NeurinoError(f"{name}: expected a PNG picture")
-    return data
+    if not picture.startswith(_PNG):
+        raise NeurinoError("expected a PNG picture: give a figure, or the bytes of a PNG file")
+    return picture
 
 
 def _is_number(value: Any) -> bool:

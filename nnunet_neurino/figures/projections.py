@@ -18,6 +18,7 @@ _PANEL = (5.0, 6.0)  # inches, the most a panel's pictures take, width and heigh
 _WIDE_PANEL = (10.12, 9.0)  # the same where a voxel would be smaller than a dot
 _HEADER, _GAP, _EDGE = 0.5, 0.06, 0.12  # inches
 TEXT = 9.5  # points
+DIM = 0.55  # grey level behind lines
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,6 @@ def panels_figure(
     voxel_size: Sequence[float],
     title: str = "",
     scale_bar: bool = True,
-    columns: int = 2,
 ) -> Figure:
     """Draw panels of three views each, all at one scale; every axes shows ``shape`` voxels of ``voxel_size``."""
     size = np.array(shape) * np.array(voxel_size)
@@ -91,7 +91,7 @@ def panels_figure(
         """Inches per unit."""
         return min((panel[0] - _GAP) / width, (panel[1] - _GAP) / height)
 
-    panel_size = _PANEL
+    panel_size, columns = _PANEL, 2
     if scale_in(_PANEL) * voxel_size[2] * DPI < 1:
         panel_size, columns = _WIDE_PANEL, 1
     scale = scale_in(panel_size)
@@ -176,36 +176,21 @@ def _header(axes: Axes, panel: Panel) -> None:
 
 
 def _name(axes: Axes, name: str, width: float, height: float) -> None:
-    if min(width, height) < 0.22:  # inches: no room for two letters
-        return
-    axes.annotate(
-        name,
-        (0, 1),
-        (3, -3),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        va="top",
-        color="white",
-        fontsize=TEXT,
-    ).set_bbox({"facecolor": "black", "alpha": 0.55, "linewidth": 0, "pad": 1.0})
+    if min(width, height) >= 0.22:  # inches: room for two letters
+        _label(axes, name, (0, 1), (3, -3), xycoords="axes fraction", va="top")
 
 
 def _scale_bar(axes: Axes, width: float, height: float, voxel_size: Sequence[float]) -> None:
     length = _round_length(width / 5)
     thickness = height * 0.012
-    left, bottom = width * 0.04 - voxel_size[2] / 2, height * 0.96 - voxel_size[1] / 2
-    axes.add_patch(
-        Rectangle((left, bottom - thickness), length, thickness, facecolor="white", edgecolor="black", linewidth=0.5)
-    )
-    label = axes.annotate(
-        f"{length:g} µm",
-        (left, bottom - thickness),
-        (0, 2),
-        textcoords="offset points",
-        va="bottom",
-        color="white",
-        fontsize=TEXT,
-    )
+    left, top = width * 0.04 - voxel_size[2] / 2, height * (0.96 - 0.012) - voxel_size[1] / 2
+    axes.add_patch(Rectangle((left, top), length, thickness, facecolor="white", edgecolor="black", linewidth=0.5))
+    _label(axes, f"{length:g} µm", (left, top), (0, 2), va="bottom")
+
+
+def _label(axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **place: Any) -> None:
+    """White letters on a dark ground, ``offset`` points from ``at``."""
+    label = axes.annotate(text, at, offset, textcoords="offset points", color="white", fontsize=TEXT, **place)
     label.set_bbox({"facecolor": "black", "alpha": 0.55, "linewidth": 0, "pad": 1.0})
 
 

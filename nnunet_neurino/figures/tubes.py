@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,13 +13,12 @@ from numpy.typing import NDArray
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.figures.colours import ON_BLACK
-from nnunet_neurino.figures.projections import Panel, View, contrast, paint_grey, panels_figure
+from nnunet_neurino.figures.projections import DIM, Panel, View, contrast, paint_grey, panels_figure
 
 if TYPE_CHECKING:
     from torch import nn
 
 AXIS_NAMES = ("z", "y", "x")
-_DIM = 0.55  # grey level behind lines
 
 
 def tube_lines(network: nn.Module, patch: NDArray) -> list[NDArray[np.float32]]:
@@ -50,19 +50,13 @@ def tube_lines(network: nn.Module, patch: NDArray) -> list[NDArray[np.float32]]:
 
 def brightest_tokens(patch: NDArray, grid: Sequence[int], count: int) -> list[tuple[int, int, int]]:
     """Tokens (z, y, x) of ``grid`` whose cells hold the brightest voxels of a patch (z, y, x), one for each y and x."""
-    cells = np.full(tuple(grid), -np.inf)
-    edges = [np.linspace(0, length, n + 1).astype(int) for length, n in zip(patch.shape, grid, strict=True)]
-    for place in np.ndindex(*grid):
-        cell = patch[tuple(slice(edges[axis][at], edges[axis][at + 1]) for axis, at in enumerate(place))]
-        cells[place] = cell.max() if cell.size else -np.inf
-    chosen: list[tuple[int, int, int]] = []
-    for flat in np.argsort(cells, axis=None)[::-1]:
-        z, y, x = (int(at) for at in np.unravel_index(flat, cells.shape))
-        if all((y, x) != (other[1], other[2]) for other in chosen):
-            chosen.append((z, y, x))
-        if len(chosen) == count:
-            break
-    return chosen
+    cells = patch
+    for axis, count_along in enumerate(grid):
+        edges = np.arange(count_along) * patch.shape[axis] // count_along
+        cells = np.maximum.reduceat(cells, edges, axis=axis)
+    depth = cells.argmax(axis=0)
+    brightest = np.argsort(cells.max(axis=0), axis=None)[::-1][:count]
+    return [(int(depth[y, x]), int(y), int(x)) for y, x in zip(*np.unravel_index(brightest, depth.shape), strict=True)]
 
 
 def tube_figure(
@@ -87,30 +81,23 @@ def tube_figure(
     for token in tokens:
         if any(not 0 <= at < n for at, n in zip(token, lines[0].shape, strict=False)):
             raise NeurinoError(f"token {token} is not in the grid of {lines[0].shape[:3]} tokens (z, y, x)")
-    panels = [Panel("Raw image, maximum projection", _TubePainter(stack, voxel_size, [], 1.0))]
+    paint = partial(_paint, stack, voxel_size)
+    panels = [Panel("Raw image, maximum projection", partial(paint, [], 1.0))]
     for axis, line in enumerate(lines):
         chosen = [line[token] for token in tokens]
-        panels.append(Panel(f"Tubes along {AXIS_NAMES[axis]}", _TubePainter(stack, voxel_size, chosen, _DIM)))
+        panels.append(Panel(f"Tubes along {AXIS_NAMES[axis]}", partial(paint, chosen, DIM)))
     return panels_figure(panels, stack.shape, voxel_size, title)
 
 
-class _TubePainter:
-    """Paints the projection and the lines on one view."""
-
-    def __init__(
-        self, stack: NDArray, voxel_size: Sequence[float], lines: Sequence[NDArray], brightness: float
-    ) -> None:
-        self.stack, self.voxel_size, self.lines, self.brightness = stack, voxel_size, lines, brightness
-
-    def __call__(self, axes: Axes, view: View) -> None:
-        grey = contrast(view.project(self.stack))
-        paint_grey(axes, grey, view, self.stack.shape, self.voxel_size, self.brightness)
-        for number, line in enumerate(self.lines):
-            colour = ON_BLACK[number % len(ON_BLACK)]
-            outside = np.any((line < -0.5) | (line > np.array(self.stack.shape) - 0.5), axis=1)
-            shown = np.array(line, dtype=np.float64)
-            shown[outside] = np.nan
-            points = view.flatten(shown, self.voxel_size)
-            axes.plot(points[:, 0], points[:, 1], color=colour, linewidth=1.4)
-            middle = points[(len(line) - 1) // 2]
-            axes.plot([middle[0]], [middle[1]], "o", color=colour, markersize=4)
+def _paint(
+    stack: NDArray, voxel_size: Sequence[float], lines: Sequence[NDArray], brightness: float, axes: Axes, view: View
+) -> None:
+    """The projection and the lines on one view."""
+    paint_grey(axes, contrast(view.project(stack)), view, stack.shape, voxel_size, brightness)
+    for number, line in enumerate(lines):
+        colour = ON_BLACK[number % len(ON_BLACK)]
+        outside = np.any((line < -0.5) | (line > np.array(stack.shape) - 0.5), axis=1)
+        points = view.flatten(np.where(outside[:, None], np.nan, line), voxel_size)
+        axes.plot(points[:, 0], points[:, 1], color=colour, linewidth=1.4)
+        middle = points[(len(line) - 1) // 2]
+        axes.plot([middle[0]], [middle[1]], "o", color=colour, markersize=4)

@@ -26,17 +26,11 @@ Tracer = Callable[[NDArray[np.bool_], Sequence[float]], Tree]
 
 @dataclass(frozen=True)
 class CaseOptions:
-    """How a case is scored.
+    """How a case is scored; distances are in the unit of the trees."""
 
-    Attributes:
-        threshold: distance from which on DSA and PDS call a sample different, in the unit of the trees.
-        tolerance: of the length scores, in the unit of the trees.
-        trace_masks: also trace two masks and score their trees.
-    """
-
-    threshold: float = 2.0
-    tolerance: float = 2.0
-    trace_masks: bool = False
+    threshold: float = 2.0  # distance from which on DSA and PDS call a sample different
+    tolerance: float = 2.0  # of the length scores
+    trace_masks: bool = False  # also trace two masks and score their trees
 
     def __post_init__(self) -> None:
         for name in ("threshold", "tolerance"):
@@ -46,19 +40,12 @@ class CaseOptions:
 
 @dataclass(frozen=True)
 class CaseScores:
-    """Scores of one case.
+    """Scores of one case."""
 
-    Attributes:
-        scores: every name of ``scores.NAMES``; ``None`` where undefined.
-        reasons: why scores are undefined, by the kind of score.
-        notes: what was odd and how it was taken.
-        unit: unit of the tree scores, or ``None`` without trees.
-    """
-
-    scores: dict[str, float | None]
-    reasons: dict[str, str]
-    notes: tuple[str, ...]
-    unit: str | None
+    scores: dict[str, float | None]  # every name of ``scores.NAMES``; ``None`` where undefined
+    reasons: dict[str, str]  # why scores are undefined, by the kind of score
+    notes: tuple[str, ...]  # what was odd and how it was taken
+    unit: str | None  # unit of the tree scores, or ``None`` without trees
 
 
 def score_case(pred: Subject, truth: Subject, tracer: Tracer, options: CaseOptions | None = None) -> CaseScores:
@@ -78,11 +65,13 @@ def score_case(pred: Subject, truth: Subject, tracer: Tracer, options: CaseOptio
     """
     options = options or CaseOptions()
     spacing = _common_spacing(pred, truth)
-    notes = [*_labelled("prediction", pred.notes), *_labelled("truth", truth.notes)]
+    notes = [f"prediction: {note}" for note in pred.notes] + [f"truth: {note}" for note in truth.notes]
+    parts: list[tuple[str, Any]] = []  # kind of score, scores
     found: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     unit: str | None = None
 
+    both_trees = pred.tree is not None and truth.tree is not None
     our_tree, our_mask, true_tree, true_mask = pred.tree, pred.mask, truth.tree, truth.mask
     own_truth_tree = truth.tree is not None
     if our_mask is not None and true_mask is not None:
@@ -101,27 +90,29 @@ def score_case(pred: Subject, truth: Subject, tracer: Tracer, options: CaseOptio
         reasons["voxels"] = "both are trees: voxel and topology scores need a mask"
 
     if our_mask is not None and true_mask is not None:
-        for part in (voxel_scores(our_mask, true_mask, spacing), topology_scores(our_mask, true_mask)):
-            _take(found, reasons, "voxels", asdict(part))
+        parts.append(("voxels", voxel_scores(our_mask, true_mask, spacing)))
+        parts.append(("voxels", topology_scores(our_mask, true_mask)))
         if spacing is None:
             notes.append("the voxel size is unknown: no scores in micrometres")
         if own_truth_tree and pred.mask is not None and true_tree is not None:
-            _take(found, reasons, "connectivity", asdict(connectivity_scores(our_mask, true_tree)))
+            parts.append(("connectivity", connectivity_scores(our_mask, true_tree)))
     if our_tree is not None and true_tree is not None:
         our_tree, true_tree = same_unit(our_tree, true_tree, spacing)
         unit = true_tree.unit if true_tree.unit != "unknown" else our_tree.unit
         doubt = suspicion(our_tree, true_tree)
         if doubt:
             notes.append(doubt)
-        distance = neuron_distance(our_tree, true_tree, options.threshold).as_dict()
-        _take(found, reasons, "trees", {k: v for k, v in distance.items() if k in (*NAMES, "reason")})
-        length = length_scores(our_tree, true_tree, options.tolerance)
-        _take(found, reasons, "length", {k: v for k, v in asdict(length).items() if k != "tolerance"})
-        if "erl" not in found:
-            _take(found, reasons, "connectivity", asdict(tree_connectivity_scores(our_tree, true_tree, options.tolerance)))
+        parts.append(("trees", neuron_distance(our_tree, true_tree, options.threshold)))
+        parts.append(("length", length_scores(our_tree, true_tree, options.tolerance)))
+        if both_trees:
+            parts.append(("connectivity", tree_connectivity_scores(our_tree, true_tree, options.tolerance)))
         for name, tree in (("pred", our_tree), ("truth", true_tree)):
             counts = asdict(tree_counts(merge_touching(tree)))
             found.update({f"{what}_{name}": value for what, value in counts.items()})
+    for kind, part in parts:
+        found.update(asdict(part))
+        if part.reason:
+            reasons[kind] = part.reason
     return CaseScores({name: found.get(name) for name in NAMES}, reasons, tuple(notes), unit)
 
 
@@ -148,14 +139,3 @@ def _common_spacing(pred: Subject, truth: Subject) -> tuple[float, float, float]
             "resample one of them, or give --spacing Z Y X if a file is wrong"
         )
     return truth.spacing
-
-
-def _take(found: dict[str, Any], reasons: dict[str, str], kind: str, part: dict[str, Any]) -> None:
-    reason = part.pop("reason", None)
-    if reason:
-        reasons[kind] = reason
-    found.update(part)
-
-
-def _labelled(name: str, notes: Sequence[str]) -> list[str]:
-    return [f"{name}: {note}" for note in notes]

@@ -23,7 +23,8 @@ from scipy.spatial import cKDTree
 
 from nnunet_neurino.skeleton.components import label_components
 from nnunet_neurino.skeleton.graph import components
-from nnunet_neurino.swc import Tree, join_trees, merge_touching, resample
+from nnunet_neurino.swc import Tree, merge_touching, resample
+from nnunet_neurino.swc.tree import join_trees
 
 _MERGE_LENGTH = 5.0  # a label merges two trees when it holds at least this many steps of cable of each
 _MERGE_REACH = 4.0  # and at least this times the tolerance: where two neurons cross each is within reach of the other
@@ -34,23 +35,14 @@ _MOST_NODES, _PORTION = 200_000, 5_000
 
 @dataclass(frozen=True)
 class ConnectivityScores:
-    """Scores of a segmentation against true trees; ``None`` where undefined, explained in ``reason``.
+    """Scores of a prediction against true trees; ``None`` where undefined, explained in ``reason``."""
 
-    Attributes:
-        splits: number of places at which true trees fall apart: correct pieces minus trees, over the trees found.
-        merges: number of joins between true trees: for each label, the trees that it holds minus one.
-        omitted: share of the true cable that the prediction misses.
-        erl: expected run length in the unit of the truth; a merged label counts 0.
-        nerl: ``erl`` over the greatest possible one (1 is perfect).
-        reason: why something is undefined, or ``None``.
-    """
-
-    splits: int | None
-    merges: int | None
-    omitted: float | None
-    erl: float | None
-    nerl: float | None
-    reason: str | None = None
+    splits: int | None = None  # places at which true trees fall apart: correct pieces minus trees, over the trees found
+    merges: int | None = None  # joins between true trees: for each label, the trees that it holds minus one
+    omitted: float | None = None  # share of the true cable that the prediction misses
+    erl: float | None = None  # expected run length in the unit of the truth; a merged label counts 0
+    nerl: float | None = None  # ``erl`` over the greatest possible one (1 is perfect)
+    reason: str | None = None  # why all of them are undefined
 
 
 def connectivity_scores(segmentation: NDArray, truth: Tree | Sequence[Tree], step: float = 1.0) -> ConnectivityScores:
@@ -108,7 +100,7 @@ def _scores(true: Tree, edges: NDArray, nodes: NDArray, labels: NDArray, least: 
     lengths = np.linalg.norm(true.xyz[edges[:, 0]] - true.xyz[edges[:, 1]], axis=1)
     total = float(lengths.sum())
     if not total > 0:
-        return ConnectivityScores(None, None, None, None, None, "the truth has no cable inside the image")
+        return ConnectivityScores(reason="the truth has no cable inside the image")
     neuron = components(len(true), edges)
     edge, first, second = _common(edges, nodes, labels)
     run = components(len(nodes), np.stack([first, second], axis=1))[first]

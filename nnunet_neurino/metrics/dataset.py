@@ -28,15 +28,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class DatasetScores:
-    """Scores of all cases of a data set.
+    """Scores of all cases of a data set."""
 
-    Attributes:
-        cases: scores of each case that could be scored.
-        failed: for each other case, why not.
-    """
-
-    cases: dict[str, CaseScores]
-    failed: dict[str, str]
+    cases: dict[str, CaseScores]  # scores of each case that could be scored
+    failed: dict[str, str]  # for each other case, why not
 
     def column(self, name: str) -> dict[str, float | None]:
         """One score of every scored case."""

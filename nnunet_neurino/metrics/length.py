@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnunet_neurino.metrics.scores import harmonic_mean
 from nnunet_neurino.metrics.segments import SegmentIndex, cut, tree_segments
 from nnunet_neurino.swc import Tree
 
@@ -15,56 +16,36 @@ _MOST_PIECES = 500_000
 
 @dataclass(frozen=True)
 class LengthScores:
-    """Length scores; ``None`` where undefined, explained in ``reason``.
+    """Length scores; ``None`` where undefined, explained in ``reason``."""
 
-    Attributes:
-        length_precision: share of the predicted cable within ``tolerance`` of the truth; undefined without cable.
-        length_recall: share of the true cable within ``tolerance`` of the prediction; undefined without cable.
-        length_f1: their harmonic mean; 0 when one tree has no cable, undefined when neither has.
-        tolerance: in the unit of the trees.
-        reason: why something is undefined, or ``None``.
-    """
-
-    length_precision: float | None
-    length_recall: float | None
-    length_f1: float | None
-    tolerance: float
-    reason: str | None = None
+    length_precision: float | None  # share of the predicted cable near the truth; undefined without cable
+    length_recall: float | None  # share of the true cable near the prediction; undefined without cable
+    length_f1: float | None  # their harmonic mean; 0 when one tree has no cable, undefined when neither has
+    tolerance: float  # what is near, in the unit of the trees
+    reason: str | None = None  # why something is undefined
 
 
 @dataclass(frozen=True)
 class TreeCounts:
-    """Size of a forest.
+    """Size of a forest."""
 
-    Attributes:
-        trees: connected pieces that have cable.
-        branches: unbranched stretches between roots, branch points and tips.
-        tips: nodes without children, lone nodes left out.
-        length: total cable in the unit of the tree.
-    """
-
-    trees: int
-    branches: int
-    tips: int
-    length: float
+    trees: int  # connected pieces that have cable
+    branches: int  # unbranched stretches between roots, branch points and tips
+    tips: int  # nodes without children, lone nodes left out
+    length: float  # total cable in the unit of the tree
 
 
 def length_scores(pred: Tree, truth: Tree, tolerance: float = 2.0) -> LengthScores:
     """Length precision, recall and F1 of ``pred`` at ``tolerance`` (in the unit of the trees)."""
     precision, recall = _share_near(pred, truth, tolerance), _share_near(truth, pred, tolerance)
     missing = [name for name, share in (("prediction", precision), ("truth", recall)) if share is None]
-    f1: float | None = None
-    if len(missing) < 2:
-        f1 = 2 * precision * recall / (precision + recall) if precision and recall else 0.0
     reason = " and ".join(f"the {name} has no cable" for name in missing) or None
-    return LengthScores(precision, recall, f1, tolerance, reason)
+    return LengthScores(precision, recall, harmonic_mean(precision, recall), tolerance, reason)
 
 
 def _share_near(tree: Tree, target: Tree, tolerance: float) -> float | None:
     """Share of the cable of ``tree`` whose pieces' middles are within ``tolerance`` of ``target``."""
-    own = tree_segments(tree)
-    cable = float(np.linalg.norm(own[0] - own[1], axis=1).sum())
-    starts, ends, _ = cut(*own, longest=max(_STEP, cable / _MOST_PIECES))
+    starts, ends, _ = cut(*tree_segments(tree), longest=max(_STEP, tree.length / _MOST_PIECES))
     lengths = np.linalg.norm(ends - starts, axis=1)
     total = float(lengths.sum())
     if not total > 0:
@@ -86,10 +67,9 @@ def tree_counts(tree: Tree) -> TreeCounts:
     connected = ~is_root | (children > 0)
     # A branch ends at its lower node: a tip, or a node with two or more children; roots start branches only.
     ends_branch = ~is_root & (children != 1)
-    starts, ends = tree_segments(tree)
     return TreeCounts(
         trees=int(np.count_nonzero(is_root & connected)),
         branches=int(np.count_nonzero(ends_branch)),
         tips=int(np.count_nonzero((children == 0) & connected)),
-        length=float(np.linalg.norm(starts - ends, axis=1).sum()),
+        length=tree.length,
     )

@@ -20,8 +20,7 @@ Both trees are sanitised in the same way first: a node whose parent is not in th
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,7 +33,6 @@ _ROUNDING = 1e-10
 # Samples between the nodes of a tree: more say nothing new, and a tree in nanometres would have hundreds of millions.
 _MOST_BETWEEN, _MOST_ON_EDGE = 500_000, 10_000
 _FARTHEST = 1e150  # squares of distances stay finite
-_NOT_SCORES = ("n_points_pred", "n_points_truth", "threshold", "reason")
 
 
 @dataclass(frozen=True)
@@ -42,38 +40,26 @@ class NeuronDistance:
     """Scores of one pair of trees; lengths in the unit of the trees, shares from 0 to 1.
 
     All scores are ``None`` when they are undefined, and ``reason`` then says why.
-
-    Attributes:
-        esa: mean of the two directed ESA.
-        dsa: combined DSA; 0 when no sample of either tree is different.
-        pds: mean of the two directed PDS.
-        esa_pred_to_truth, esa_truth_to_pred: mean distance of the samples of one tree to the other.
-        dsa_pred_to_truth, dsa_truth_to_pred: mean distance of the different samples; 0 when there are none.
-        pds_pred_to_truth, pds_truth_to_pred: share of different samples.
-        max_distance: the smaller of the two directed maxima (the plugin's "max distance").
-        n_points_pred, n_points_truth: number of samples on each tree.
-        threshold: distance from which on (inclusive) a sample counts as different.
-        reason: why the scores are undefined, or ``None``.
     """
 
-    esa: float | None
-    dsa: float | None
-    pds: float | None
-    esa_pred_to_truth: float | None
-    esa_truth_to_pred: float | None
-    dsa_pred_to_truth: float | None
-    dsa_truth_to_pred: float | None
-    pds_pred_to_truth: float | None
-    pds_truth_to_pred: float | None
-    max_distance: float | None
-    n_points_pred: int
-    n_points_truth: int
-    threshold: float = 2.0
-    reason: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields as plain Python values, ready for JSON."""
-        return asdict(self)
+    esa: float | None = None  # mean of the two directed ESA
+    dsa: float | None = None  # combined DSA; 0 when no sample of either tree is different
+    pds: float | None = None  # mean of the two directed PDS
+    # mean distance of the samples of one tree to the other
+    esa_pred_to_truth: float | None = None
+    esa_truth_to_pred: float | None = None
+    # mean distance of the different samples; 0 when there are none
+    dsa_pred_to_truth: float | None = None
+    dsa_truth_to_pred: float | None = None
+    # share of different samples
+    pds_pred_to_truth: float | None = None
+    pds_truth_to_pred: float | None = None
+    max_distance: float | None = None  # the smaller of the two directed maxima (the plugin's "max distance")
+    # number of samples on each tree
+    n_points_pred: int = 0
+    n_points_truth: int = 0
+    threshold: float = 2.0  # distance from which on (inclusive) a sample counts as different
+    reason: str | None = None  # why the scores are undefined
 
 
 def neuron_distance(
@@ -106,12 +92,11 @@ def neuron_distance(
             raise NeurinoError(f"the {name} has positions beyond {_FARTHEST:g}: expected voxels or micrometres")
     pred_points, pred_weights = _samples(pred)
     truth_points, truth_weights = _samples(truth)
-    counts = int(pred_weights.sum()), int(truth_weights.sum())
-    empty = [name for name, count in zip(("prediction", "truth"), counts, strict=True) if count == 0]
-    if empty:
-        nodes = {"prediction": len(pred), "truth": len(truth)}
-        reason = " and ".join(f"the {name} has no edge ({nodes[name]} nodes)" for name in empty)
-        return _undefined(counts, threshold, reason)
+    ours, theirs = int(pred_weights.sum()), int(truth_weights.sum())
+    if not ours or not theirs:
+        sides = (("prediction", pred, ours), ("truth", truth, theirs))
+        reason = " and ".join(f"the {name} has no edge ({len(tree)} nodes)" for name, tree, count in sides if not count)
+        return NeuronDistance(n_points_pred=ours, n_points_truth=theirs, threshold=threshold, reason=reason)
     forth = _directed(pred_points, pred_weights, truth, threshold)
     back = _directed(truth_points, truth_weights, pred, threshold)
     different = [d.dsa for d in (forth, back) if d.pds > 0]
@@ -126,20 +111,9 @@ def neuron_distance(
         pds_pred_to_truth=forth.pds,
         pds_truth_to_pred=back.pds,
         max_distance=min(forth.maximum, back.maximum),
-        n_points_pred=counts[0],
-        n_points_truth=counts[1],
+        n_points_pred=ours,
+        n_points_truth=theirs,
         threshold=threshold,
-    )
-
-
-def _undefined(counts: tuple[int, int], threshold: float, reason: str) -> NeuronDistance:
-    scores = (field.name for field in fields(NeuronDistance) if field.name not in _NOT_SCORES)
-    return NeuronDistance(
-        **dict.fromkeys(scores),
-        n_points_pred=counts[0],
-        n_points_truth=counts[1],
-        threshold=threshold,
-        reason=reason,
     )
 
 

@@ -5,24 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Better = Literal["higher", "lower", "neither"]
-
 
 @dataclass(frozen=True)
 class Score:
-    """One column of the report.
+    """One column of the report."""
 
-    Attributes:
-        name: key in scores.json and column of scores.csv.
-        meaning: definition in one line.
-        better: whether higher or lower values are better.
-        shown: whether the terminal's table has it.
-    """
-
-    name: str
-    meaning: str
-    better: Better
-    shown: bool = False
+    name: str  # key in scores.json and column of scores.csv
+    meaning: str  # definition in one line
+    better: Literal["higher", "lower", "neither"]  # which values are better
+    shown: bool = False  # whether the terminal's table has it
 
 
 SCORES: tuple[Score, ...] = (
@@ -70,3 +61,10 @@ SCORES: tuple[Score, ...] = (
 )
 NAMES: tuple[str, ...] = tuple(score.name for score in SCORES)
 SHOWN: tuple[str, ...] = tuple(score.name for score in SCORES if score.shown)
+
+
+def harmonic_mean(precision: float | None, recall: float | None) -> float | None:
+    """F1 of two shares: 0 where one is 0 or undefined, undefined where both are."""
+    if precision is None and recall is None:
+        return None
+    return 2 * precision * recall / (precision + recall) if precision and recall else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,21 +24,12 @@ _THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Subject:
-    """A prediction or a truth.
+    """A prediction or a truth: a mask or a tree."""
 
-    Attributes:
-        name: what messages call it, usually the path.
-        mask: bool (z, y, x), or ``None`` for a tree.
-        tree: the tree, or ``None`` for a mask.
-        spacing: voxel size (z, y, x) in micrometres, or ``None`` when it is unknown.
-        notes: what was odd about the file and how it was taken.
-    """
-
-    name: str
-    mask: NDArray[np.bool_] | None = None
+    mask: NDArray[np.bool_] | None = None  # (z, y, x)
     tree: Tree | None = None
-    spacing: tuple[float, float, float] | None = None
-    notes: tuple[str, ...] = field(default=())
+    spacing: tuple[float, float, float] | None = None  # voxel size (z, y, x) in micrometres, where it is known
+    notes: tuple[str, ...] = ()  # what was odd about the file and how it was taken
 
 
 def is_scorable(path: Path) -> bool:
@@ -68,16 +59,12 @@ def load(path: str | os.PathLike[str], spacing: Sequence[float] | None = None) -
         size = None if spacing is None else check_spacing(spacing, str(path))
         if size is not None and tree.unit == "micrometre":
             tree = to_voxels(tree, size)
-        return Subject(str(path), tree=tree, spacing=size, notes=_tree_notes(tree))
+        return Subject(tree=tree, spacing=size, notes=tuple(map(str, tree.findings)))
     stack = read_stack(path, spacing=spacing)
     if stack.voxels.ndim != 3:
         raise NeurinoError(
             f"{path}: {stack.voxels.shape[0]} channels: expected a mask with one; save that channel alone"
         )
     mask, note = foreground(np.asarray(stack.voxels), _THRESHOLD, _THRESHOLD, str(path))
-    notes = tuple(str(finding) for finding in stack.findings) + ((note,) if note else ())
-    return Subject(str(path), mask=mask, spacing=stack.spacing or spacing_beside(path), notes=notes)
-
-
-def _tree_notes(tree: Tree) -> tuple[str, ...]:
-    return tuple(str(finding) for finding in tree.findings)
+    notes = tuple(map(str, stack.findings)) + ((note,) if note else ())
+    return Subject(mask=mask, spacing=stack.spacing or spacing_beside(path), notes=notes)

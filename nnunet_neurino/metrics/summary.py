@@ -14,40 +14,28 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean of a score over cases.
+    """Mean of a score over cases, and its 95 % percentile bootstrap interval (``None`` with fewer than two cases)."""
 
-    Attributes:
-        mean: over the cases where the score is defined; ``None`` if there are none.
-        low, high: 95 % percentile bootstrap interval of the mean; ``None`` with fewer than two cases.
-        n: number of cases where it is defined.
-        n_undefined: number of cases where it is not.
-    """
-
-    mean: float | None
+    mean: float | None  # over the cases where the score is defined; ``None`` if there are none
     low: float | None
     high: float | None
-    n: int
-    n_undefined: int
+    n: int  # number of cases where it is defined
+    n_undefined: int  # number of cases where it is not
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Paired comparison of two methods in one score.
+    """Paired comparison of two methods in one score, over the cases where both are defined.
 
-    Attributes:
-        difference: mean of first minus second over the cases where both are defined; ``None`` if there are none.
-        low, high: 95 % bootstrap interval of the difference; ``None`` with fewer than two cases.
-        p: two-sided Wilcoxon signed-rank test; ``None`` where it says nothing (see ``reason``).
-        n: number of cases.
-        reason: why ``p`` is missing, or ``None``.
+    The interval is the 95 % bootstrap interval of the difference; ``None`` with fewer than two cases.
     """
 
-    difference: float | None
+    difference: float | None  # mean of first minus second; ``None`` if there are no such cases
     low: float | None
     high: float | None
-    p: float | None
-    n: int
-    reason: str | None = None
+    p: float | None  # two-sided Wilcoxon signed-rank test; ``None`` where it says nothing (see ``reason``)
+    n: int  # number of cases
+    reason: str | None = None  # why ``p`` is missing
 
 
 def mean_with_interval(values: Sequence[float | None]) -> Mean:

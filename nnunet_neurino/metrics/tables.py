@@ -14,7 +14,10 @@ from nnunet_neurino.metrics.scores import SCORES, SHOWN
 from nnunet_neurino.metrics.summary import compare, mean_with_interval
 
 _NONE = "-"
-_PUBLISHED = ("f1", "hd95", "esa", "dsa", "pds")
+_BETTER = {score.name: score.better for score in SCORES}
+# Scores of the papers' tables: factor and decimals.
+_PUBLISHED = {"f1": (100.0, 2), "hd95": (1.0, 2), "esa": (1.0, 2), "dsa": (1.0, 2), "pds": (1.0, 3)}
+_Results = dict[str, dict[str, float | None]]  # scores of a method: data set, score
 
 
 def case_table(scores: CaseScores) -> str:
@@ -60,7 +63,7 @@ def papers_tables(folder: Path) -> str:
     Raises:
         NeurinoError: there is no such file, or one cannot be read.
     """
-    found: dict[str, dict[str, dict[str, float | None]]] = {}
+    found: dict[str, _Results] = {}
     datasets: list[str] = []
     for path in sorted(folder.glob("*/*/scores.json")):
         method, dataset = path.parent.parent.name, path.parent.name
@@ -75,14 +78,15 @@ def papers_tables(folder: Path) -> str:
         raise NeurinoError(
             f"{folder}: no METHOD/DATASET/scores.json; make them with neurino evaluate PRED TRUTH --output DIR"
         )
-    parts = [
-        "Segmentation: F1 (%) / HD95 (voxels, both directions pooled); * best",
-        _method_table(found, datasets, ("f1", "hd95"), ("higher", "lower"), (100.0, 1.0), (2, 2)),
-        "",
-        "Tracing: ESA / DSA (voxels) / PDS (0 to 1), both directions; * best",
-        _method_table(found, datasets, ("esa", "dsa", "pds"), ("lower",) * 3, (1.0,) * 3, (2, 2, 3)),
-    ]
-    return "\n".join(parts)
+    return "\n".join(
+        [
+            "Segmentation: F1 (%) / HD95 (voxels, both directions pooled); * best",
+            _method_table(found, datasets, ("f1", "hd95")),
+            "",
+            "Tracing: ESA / DSA (voxels) / PDS (0 to 1), both directions; * best",
+            _method_table(found, datasets, ("esa", "dsa", "pds")),
+        ]
+    )
 
 
 def _score(value: object) -> float | None:
@@ -94,32 +98,19 @@ def _score(value: object) -> float | None:
     return float(value)
 
 
-def _method_table(
-    found: dict[str, dict[str, dict[str, float | None]]],
-    datasets: Sequence[str],
-    scores: Sequence[str],
-    better: Sequence[str],
-    factors: Sequence[float],
-    digits: Sequence[int],
-) -> str:
-    best: dict[tuple[str, str], float] = {}
-    for dataset in datasets:
-        for score, direction in zip(scores, better, strict=True):
-            values = [v for m in found.values() if (v := m.get(dataset, {}).get(score)) is not None]
-            if values:
-                best[dataset, score] = max(values) if direction == "higher" else min(values)
+def _method_table(found: dict[str, _Results], datasets: Sequence[str], scores: Sequence[str]) -> str:
+    def cell(results: _Results, dataset: str, score: str) -> str:
+        value = results.get(dataset, {}).get(score)
+        if value is None:
+            return _NONE
+        factor, places = _PUBLISHED[score]
+        others = (v for one in found.values() if (v := one.get(dataset, {}).get(score)) is not None)
+        best = max(others) if _BETTER[score] == "higher" else min(others)
+        return f"{factor * value:.{places}f}" + ("*" if value == best else "")
+
     rows = [("method", *datasets)]
     for method, results in found.items():
-        cells = []
-        for dataset in datasets:
-            parts = []
-            for score, factor, places in zip(scores, factors, digits, strict=True):
-                value = results.get(dataset, {}).get(score)
-                if value is None:
-                    parts.append(_NONE)
-                else:
-                    parts.append(f"{factor * value:.{places}f}" + ("*" if value == best[dataset, score] else ""))
-            cells.append("/".join(parts))
+        cells = ("/".join(cell(results, dataset, score) for score in scores) for dataset in datasets)
         rows.append((method, *cells))
     return _grid(rows)
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import euler_number
 
-from nnunet_neurino.metrics.voxel import as_mask, same_shape
+from nnunet_neurino.metrics.scores import harmonic_mean
+from nnunet_neurino.metrics.voxel import as_mask, same_shape, why_empty
 from nnunet_neurino.skeleton import label_components, skeletonise
 
 Mask = NDArray[np.bool_]
@@ -17,17 +18,11 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Betti:
-    """Betti numbers of a mask whose voxels touch by face, edge or corner (26 neighbours).
+    """Betti numbers of a mask whose voxels touch by face, edge or corner (26 neighbours)."""
 
-    Attributes:
-        b0: connected components.
-        b1: tunnels (loops).
-        b2: enclosed cavities.
-    """
-
-    b0: int
-    b1: int
-    b2: int
+    b0: int  # connected components
+    b1: int  # tunnels (loops)
+    b2: int  # enclosed cavities
 
 
 def betti_numbers(mask: Mask) -> Betti:
@@ -52,22 +47,14 @@ def betti_numbers(mask: Mask) -> Betti:
 
 @dataclass(frozen=True)
 class TopologyScores:
-    """clDice and Betti errors of a predicted mask; ``None`` where undefined, explained in ``reason``.
+    """clDice and Betti errors of a predicted mask; ``None`` where undefined, explained in ``reason``."""
 
-    Attributes:
-        cldice: harmonic mean of the two shares below; 0 when one mask is empty, undefined when both are.
-        cldice_precision: share of the prediction's skeleton inside the true mask.
-        cldice_recall: share of the truth's skeleton inside the predicted mask.
-        betti0_error, betti1_error: absolute difference of the number of components and of loops.
-        reason: why something is undefined, or ``None``.
-    """
-
-    cldice: float | None
-    cldice_precision: float | None
-    cldice_recall: float | None
-    betti0_error: int
-    betti1_error: int
-    reason: str | None = None
+    cldice: float | None  # harmonic mean of the two shares below; 0 when one mask is empty, undefined when both are
+    cldice_precision: float | None  # share of the prediction's skeleton inside the true mask
+    cldice_recall: float | None  # share of the truth's skeleton inside the predicted mask
+    betti0_error: int  # absolute difference of the number of components
+    betti1_error: int  # absolute difference of the number of loops
+    reason: str | None = None  # why something is undefined
 
 
 def topology_scores(pred: Mask, truth: Mask) -> TopologyScores:
@@ -80,25 +67,16 @@ def topology_scores(pred: Mask, truth: Mask) -> TopologyScores:
     ours, theirs = betti_numbers(pred), betti_numbers(truth)
     precision = _inside(skeletonise(pred), truth)
     recall = _inside(skeletonise(truth), pred)
-    empty = [name for name, value in (("prediction", precision), ("truth", recall)) if value is None]
     return TopologyScores(
-        cldice=_harmonic(precision, recall),
+        cldice=harmonic_mean(precision, recall),
         cldice_precision=precision,
         cldice_recall=recall,
         betti0_error=abs(ours.b0 - theirs.b0),
         betti1_error=abs(ours.b1 - theirs.b1),
-        reason=" and ".join(f"the {name} is empty" for name in empty) or None,
+        reason=why_empty(pred, truth),
     )
 
 
 def _inside(skeleton: Mask, mask: Mask) -> float | None:
     total = int(np.count_nonzero(skeleton))
     return int(np.count_nonzero(skeleton & mask)) / total if total else None
-
-
-def _harmonic(precision: float | None, recall: float | None) -> float | None:
-    if precision is None and recall is None:
-        return None
-    if not precision or not recall:
-        return 0.0
-    return 2 * precision * recall / (precision + recall)

@@ -27,27 +27,21 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class VoxelScores:
-    """Scores of a predicted mask against the true one; ``None`` where undefined, explained in ``reason``.
+    """Scores of a predicted mask against the true one; ``None`` where undefined, explained in ``reason``."""
 
-    Attributes:
-        precision: share of predicted voxels that are true; undefined for an empty prediction.
-        recall: share of true voxels that are predicted; undefined for an empty truth.
-        f1: 2 TP / (predicted + true), which is Dice; 0 when one mask is empty, undefined when both are.
-        hd95, hd95_directed, hd95_truth_to_pred: surface distances in voxels; undefined when a mask is empty.
-        hd95_um, hd95_directed_um, hd95_truth_to_pred_um: the same in micrometres; also undefined without spacing.
-        reason: why something is undefined, or ``None``.
-    """
-
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    hd95: float | None
-    hd95_directed: float | None
-    hd95_truth_to_pred: float | None
-    hd95_um: float | None
-    hd95_directed_um: float | None
-    hd95_truth_to_pred_um: float | None
-    reason: str | None = None
+    precision: float | None = None  # share of predicted voxels that are true; undefined for an empty prediction
+    recall: float | None = None  # share of true voxels that are predicted; undefined for an empty truth
+    # 2 TP / (predicted + true), which is Dice; 0 when one mask is empty, undefined when both are
+    f1: float | None = None
+    # surface distances in voxels; undefined when a mask is empty
+    hd95: float | None = None
+    hd95_directed: float | None = None
+    hd95_truth_to_pred: float | None = None
+    # the same in micrometres; also undefined without spacing
+    hd95_um: float | None = None
+    hd95_directed_um: float | None = None
+    hd95_truth_to_pred_um: float | None = None
+    reason: str | None = None  # why something is undefined
 
 
 @dataclass(frozen=True)
@@ -73,20 +67,19 @@ def voxel_scores(pred: Mask, truth: Mask, spacing: Sequence[float] | None = None
     same_shape(pred, truth)
     pred, truth = as_mask(pred), as_mask(truth)
     hits, predicted, true = (int(np.count_nonzero(m)) for m in (pred & truth, pred, truth))
-    empty = [name for name, count in (("prediction", predicted), ("truth", true)) if count == 0]
-    reason = " and ".join(f"the {name} is empty" for name in empty) or None
-    in_voxels = None if empty else surface_distance(pred, truth)
-    in_um = None if empty or spacing is None else surface_distance(pred, truth, spacing)
+    reason = why_empty(pred, truth)
+    distances: dict[str, float] = {}
+    for suffix, size in (("", (1, 1, 1)), ("_um", spacing)):
+        if reason is None and size is not None:
+            found = surface_distance(pred, truth, size)
+            distances[f"hd95{suffix}"] = found.pooled
+            distances[f"hd95_directed{suffix}"] = found.pred_to_truth
+            distances[f"hd95_truth_to_pred{suffix}"] = found.truth_to_pred
     return VoxelScores(
         precision=hits / predicted if predicted else None,
         recall=hits / true if true else None,
         f1=2 * hits / (predicted + true) if predicted + true else None,
-        hd95=in_voxels.pooled if in_voxels else None,
-        hd95_directed=in_voxels.pred_to_truth if in_voxels else None,
-        hd95_truth_to_pred=in_voxels.truth_to_pred if in_voxels else None,
-        hd95_um=in_um.pooled if in_um else None,
-        hd95_directed_um=in_um.pred_to_truth if in_um else None,
-        hd95_truth_to_pred_um=in_um.truth_to_pred if in_um else None,
+        **distances,
         reason=reason,
     )
 
@@ -126,6 +119,12 @@ def surface_points(mask: Mask) -> NDArray[np.int64]:
 def as_mask(volume: NDArray) -> Mask:
     """A mask as bool: every number but 0 is foreground."""
     return volume if volume.dtype == bool else volume != 0
+
+
+def why_empty(pred: Mask, truth: Mask) -> str | None:
+    """Which of two masks is empty, as the reason of undefined scores; ``None`` if neither is."""
+    empty = [name for name, mask in (("prediction", pred), ("truth", truth)) if not mask.any()]
+    return " and ".join(f"the {name} is empty" for name in empty) or None
 
 
 def same_shape(pred: NDArray, truth: NDArray) -> None:

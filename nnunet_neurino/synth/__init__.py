@@ -5,7 +5,7 @@ from nnunet_neurino.synth.mr import BlobSettings, generate_blob
 from nnunet_neurino.synth.place import place
 from nnunet_neurino.synth.presets import PRESETS, preset
 from nnunet_neurino.synth.settings import GrowthSettings, MicroscopeSettings, SynthSettings
-from nnunet_neurino.synth.volume import SynthVolume, generate, join, photograph
+from nnunet_neurino.synth.volume import SynthVolume, generate, photograph
 
 __all__ = [
     "PRESETS",
@@ -17,7 +17,6 @@ __all__ = [
     "generate",
     "generate_blob",
     "grow_trees",
-    "join",
     "photograph",
     "place",
     "preset",

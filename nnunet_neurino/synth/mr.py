@@ -55,7 +55,7 @@ def generate_blob(settings: BlobSettings | None = None, seed: int | Sequence[int
     )
     z, y, x = (np.linspace(-1, 1, length, dtype=np.float32) for length in settings.shape)
     position = (z[:, None, None], y[:, None], x)
-    head = _ellipsoid(position, (0.0, 0.0, 0.0), rng.uniform(0.8, 0.92, 3))
+    head = _ellipsoid(position, rng.uniform(0.8, 0.92, 3))
     head += 0.05 * random_field(grid, 24.0, rng)
     level = _structure_level(position, rng) + 0.035 * random_field(grid, 9.0, rng)
     level[head > 0.8] = np.inf
@@ -76,9 +76,9 @@ def generate_blob(settings: BlobSettings | None = None, seed: int | Sequence[int
     return SynthVolume(image=image, mask=mask.astype(np.uint8), trees=(), spacing=settings.spacing)
 
 
-def _ellipsoid(position: tuple[Volume, ...], centre: Sequence[float], radii: NDArray[np.float64]) -> Volume:
-    """Distance from the centre where the surface is at 1."""
-    squares = [((axis - c) / r) ** 2 for axis, c, r in zip(position, centre, radii, strict=True)]
+def _ellipsoid(position: tuple[Volume, ...], radii: NDArray[np.float64]) -> Volume:
+    """Distance from the middle where the surface is at 1."""
+    squares = [(axis / radius) ** 2 for axis, radius in zip(position, radii, strict=True)]
     return np.sqrt(squares[0] + squares[1] + squares[2]).astype(np.float32)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,15 +21,13 @@ def scatter(volume: Volume, points: FloatArray, weights: FloatArray) -> None:
     corner = np.floor(points).astype(np.int64)
     share = points - corner
     flat = np.zeros(volume.size)
-    for dx in (0, 1):
-        for dy in (0, 1):
-            for dz in (0, 1):
-                at = corner + np.array([dx, dy, dz])
-                part = np.abs(share - (1 - dx, 1 - dy, 1 - dz)).prod(axis=1) * weights
-                inside = np.all((at >= 0) & (at < (x, y, z)), axis=1)
-                at, part = at[inside], part[inside]
-                index = (at[:, 2] * y + at[:, 1]) * x + at[:, 0]
-                flat += np.bincount(index, part, volume.size)
+    for step in itertools.product((0, 1), repeat=3):
+        at = corner + np.array(step)
+        part = np.abs(share - (1 - np.array(step))).prod(axis=1) * weights
+        inside = np.all((at >= 0) & (at < (x, y, z)), axis=1)
+        at, part = at[inside], part[inside]
+        index = (at[:, 2] * y + at[:, 1]) * x + at[:, 0]
+        flat += np.bincount(index, part, volume.size)
     volume += flat.reshape(volume.shape).astype(np.float32)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_neurino.swc import Tree, rasterise
+from nnunet_neurino.swc.tree import join_trees
 from nnunet_neurino.synth.growth import grow_trees
 from nnunet_neurino.synth.microscope import render
 from nnunet_neurino.synth.settings import SynthSettings
@@ -27,7 +28,7 @@ class SynthVolume:
     @property
     def tree(self) -> Tree:
         """All neurons as one tree with several roots, the content of one SWC file."""
-        return join(self.trees)
+        return join_trees(self.trees)
 
 
 def generate(settings: SynthSettings | None = None, seed: int | Sequence[int] = 0) -> SynthVolume:
@@ -51,26 +52,12 @@ def generate(settings: SynthSettings | None = None, seed: int | Sequence[int] = 
 def photograph(trees: Sequence[Tree], settings: SynthSettings, seed: int | Sequence[int] = 0) -> SynthVolume:
     """Take the picture of given neurons, in voxels of the volume (x, y, z), radii in in-plane voxels."""
     _, microscope = _streams(seed)
-    mask = rasterise(join(trees), settings.shape, spacing=settings.voxel_size, mode="capsule")
+    mask = rasterise(join_trees(trees), settings.shape, spacing=settings.voxel_size, mode="capsule")
     return SynthVolume(
         image=render(trees, settings, microscope),
         mask=mask.astype(np.uint8),
         trees=tuple(trees),
         spacing=settings.spacing,
-    )
-
-
-def join(trees: Sequence[Tree]) -> Tree:
-    """Several trees of the same unit as one with several roots; ids are numbered anew from 1."""
-    starts = np.cumsum([0, *(len(tree) for tree in trees)])
-    parents = [np.where(tree.parents < 0, -1, tree.parents + start) for tree, start in zip(trees, starts, strict=False)]
-    return Tree(
-        ids=np.arange(1, starts[-1] + 1),
-        types=np.concatenate([tree.types for tree in trees]),
-        xyz=np.concatenate([tree.xyz for tree in trees]),
-        radii=np.concatenate([tree.radii for tree in trees]),
-        parents=np.concatenate(parents),
-        unit=trees[0].unit,
     )
 
 

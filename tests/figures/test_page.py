@@ -125,9 +125,6 @@ def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_picture_that_is_no_png_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "picture.png").write_text("no")
-    with pytest.raises(NeurinoError, match=r"picture\.png: expected a PNG"):
-        Page("t").figure(tmp_path / "picture.png")
+def test_a_picture_that_is_no_png_is_refused() -> None:
     with pytest.raises(NeurinoError, match="expected a PNG"):
         Page("t").figure(b"GIF89a")

@@ -26,7 +26,6 @@ SIBLINGS = {
     ("cli", "demo"),
     ("cli", "diagnosis"),
     ("transfer", "networks"),
-    ("metrics", "tracing"),
     ("swc", "skeleton"),
 }
 # Folders inside a folder; to the modules beside them each is one thing.

@@ -58,7 +58,9 @@ def connectivity_scores(segmentation: NDArray, truth: Tree | Sequence[Tree], ste
         The scores; undefined when the truth has no cable inside the image.
     """
     labels = label_components(segmentation)[0] if segmentation.dtype == bool else segmentation
-    true = join_trees([resample(merge_touching(tree), step) for tree in ([truth] if isinstance(truth, Tree) else truth)])
+    true = join_trees(
+        [resample(merge_touching(tree), step) for tree in ([truth] if isinstance(truth, Tree) else truth)]
+    )
     voxel = np.rint(true.xyz[:, ::-1]).astype(np.int64)
     inside = ((voxel >= 0) & (voxel < labels.shape)).all(axis=1)
     edges = true.edges().reshape(-1, 2)

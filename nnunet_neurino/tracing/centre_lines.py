@@ -10,6 +10,8 @@ free end is cut back from the surface to the middle of its cap.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import dijkstra
@@ -101,7 +103,7 @@ class _Paths:
         """Make a path, whose last voxel may be taken already, part of the lines."""
         self._taken[path] = True
         self._at.update(zip(map(tuple, self._graph.voxels[path].tolist()), path, strict=True))
-        self._edges += zip(path[:-1], path[1:], strict=True)
+        self._edges += pairwise(path)
         self._cover(path)
 
     def _path(self, end: int) -> list[int]:

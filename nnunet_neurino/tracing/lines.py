@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,6 @@ from nnunet_neurino.skeleton.graph import components
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-T = TypeVar("T", bound=Hashable)
 
 WIDE = 24.0  # a loop of this length is no mere hole in a neurite, in voxels of the finest axis
 _GIRTH = 6.3  # of a neurite, in its radii
@@ -173,33 +171,6 @@ def _reaches(points: Floats, neighbours: list[list[int]], start: int, goal: int,
             if further < limit and following not in done:
                 heappush(waiting, (further, following))
     return False
-
-
-def way_between(starts: Iterable[T], around: Callable[[T], Iterable[T]]) -> list[T]:
-    """A short way that joins two of ``starts``, both included; none if no two are joined.
-
-    Args:
-        starts: places of any kind.
-        around: the neighbours of each place.
-    """
-    came: dict[T, T | None] = dict.fromkeys(starts)
-    origin = {start: start for start in came}
-    waiting = list(came)
-    for here in waiting:
-        for following in around(here):
-            if following not in came:
-                came[following], origin[following] = here, origin[here]
-                waiting.append(following)
-            elif origin[following] != origin[here]:
-                return [*reversed(_back(came, here)), *_back(came, following)]
-    return []
-
-
-def _back(came: dict[T, T | None], place: T) -> list[T]:
-    way = [place]
-    while (before := came[way[-1]]) is not None:
-        way.append(before)
-    return way
 
 
 def lengths_along(points: Floats) -> Floats:

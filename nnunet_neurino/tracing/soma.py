@@ -12,7 +12,6 @@ SOMA_RATIO = 2.2  # a point this many times as thick as the neurites of its piec
 _BODY = 1.8  # a cell body is this many times as thick as the neurites that leave it
 _LIKE, _LIKE_SWELLING = 0.65, 0.9  # and at least this share of the thickest one in the same piece
 _STRETCH = 0.6  # and a neurite that joins two of them is thinner than this times the thinner one
-_PLAIN_RATIO, _PLAIN_STEMS = 3.4, 3  # a plain one is this many times as thick as its piece and has so many neurites
 _SURFACE = 1.2, 1.0  # a cell body ends at this times its radius plus the last
 
 
@@ -41,12 +40,12 @@ def soma_centres(lines: Lines) -> frozenset[int]:
         return frozenset()
     found = []
     tree = cKDTree(lines.points)
-    piece, degree = lines.pieces(), lines.degree()
+    piece = lines.pieces()
     largest = np.zeros(int(piece.max()) + 1)
     np.maximum.at(largest, piece[somata], lines.radii[somata])
     for point in somata.tolist():
         radius = lines.radii[point]
-        share = _LIKE if degree[point] > 2 else _LIKE_SWELLING  # a swelling lies on one neurite
+        share = _LIKE if _stems(lines, point) > 2 else _LIKE_SWELLING  # a swelling lies on one neurite
         if radius < share * largest[piece[point]]:
             continue
         around = [p for p in tree.query_ball_point(lines.points[point], 3.0 * radius) if p != point]
@@ -54,22 +53,6 @@ def soma_centres(lines: Lines) -> frozenset[int]:
         if around and radius >= _BODY * float(np.median(lines.radii[around])):
             found.append(point)
     return frozenset(_one_of_each_thick_stretch(lines, piece, found))
-
-
-def sure_soma_centres(lines: Lines, bodies: frozenset[int]) -> frozenset[int]:
-    """Those of :func:`soma_centres` that are no swelling of a neurite and no fork of thick ones for sure.
-
-    What two of them join is taken apart, so being wrong breaks a neuron.
-    """
-    if not bodies:
-        return bodies
-    piece = lines.pieces()
-    typical = median_of(lines.radii, piece)[piece]
-    return frozenset(
-        body
-        for body in bodies
-        if lines.radii[body] >= _PLAIN_RATIO * typical[body] and _stems(lines, body) >= _PLAIN_STEMS
-    )
 
 
 def in_body(lines: Lines, body: int) -> NDArray[np.bool_]:

@@ -15,9 +15,9 @@ from nnunet_neurino.images.foreground import foreground
 from nnunet_neurino.skeleton.graph import adjacency, search
 from nnunet_neurino.swc import Tree
 from nnunet_neurino.swc.tree import SOMA
+from nnunet_neurino.tracing.centre_lines import centre_lines
 from nnunet_neurino.tracing.crossings import part_neurons
 from nnunet_neurino.tracing.gaps import Evidence, bridge_gaps
-from nnunet_neurino.tracing.centre_lines import centre_lines
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines, without_cycles
 from nnunet_neurino.tracing.refine import recentre, resample, smooth
 from nnunet_neurino.tracing.settings import TraceSettings
@@ -114,14 +114,14 @@ def _join_and_part(lines: Lines, evidence: Evidence | None, size: Floats, settin
     Gaps come first: a crossing with a gap beside it shows its four arms only when the gap is bridged.
     """
     limits = settings.bridge_length, settings.bridge_angle
-    lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, size)
+    lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, size, settings.min_length)
     if settings.split_crossings and len(lines.points):
         lines = part_neurons(lines, size)
     return without_cycles(lines)
 
 
 def _measured(lines: Lines, graph: VoxelGraph) -> Lines:
-    """The lines with the radii of where their points are now; points of bridges, which lie on background, keep theirs."""
+    """The lines with the radii of where their points are now; those of bridges, on background, keep theirs."""
     depth = graph.depth_at(lines.points) - 0.5
     return replace(lines, radii=np.where(depth > 0, np.maximum(depth, 0.5), lines.radii))
 

@@ -1,9 +1,10 @@
 """Take neurons apart that cross: part them wherever two strands go straight on, and take back what makes no neuron.
 
 At first every zone is taken apart, which leaves each strand as long as it can be. A strand that then has a cell body
-is a neuron, and one that reaches the image's border twice is a fibre of a neuron outside; anything else is a torn-off
-part of one. So a zone stays parted only if both of its strands belong to neurons, and the surer these are the more a
-strand may bend there.
+is a neuron, one that reaches the image's border twice is a part of a neuron outside, and where there is no cell body at
+all a strand without forks is a neurite by itself. Anything else is a torn-off part of a neuron. So a zone stays parted
+only if both of its strands are of neurons and go straight on; if each has a cell body they may bend more. The zone that
+is least like that is put together again, and all are looked at anew, until none is left to put together.
 """
 
 from __future__ import annotations
@@ -15,13 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import DisjointSet
 
-from nnunet_neurino.tracing.crossings.bodies import part_bodies
 from nnunet_neurino.tracing.crossings.zones import Zone, find_zones
 from nnunet_neurino.tracing.lines import Floats, Lines, tips_at_border
-from nnunet_neurino.tracing.soma import soma_centres, sure_soma_centres
+from nnunet_neurino.tracing.soma import soma_centres
 
-# Degrees that a strand of a neuron with a cell body, or of a fibre from border to border, may bend at a zone.
-_BODY, _FIBRE, _NEITHER = 30.0, 20.0, -1.0
+_STRAIGHT = 20.0  # degrees that a strand may bend at a zone
 
 
 def part_neurons(lines: Lines, size: Floats) -> Lines:
@@ -32,13 +31,9 @@ def part_neurons(lines: Lines, size: Floats) -> Lines:
         size: (3,) extent of the image in the unit of the lines.
     """
     bodies = soma_centres(lines)
-    sure = sure_soma_centres(lines, bodies)
     branches = lines.branches()
     zones = find_zones(lines, branches, bodies)
-    parted = _of_neurons(lines, branches, zones, bodies, size)
-    places = lines.points[sorted(sure)]
-    lines = _apart(lines, branches, parted)
-    return part_bodies(lines, np.flatnonzero((lines.points[:, None] == places).all(axis=2).any(axis=1)).tolist())
+    return _apart(lines, branches, _of_neurons(lines, branches, zones, bodies, size))
 
 
 def _of_neurons(
@@ -53,40 +48,26 @@ def _of_neurons(
             meeting[point].append(number)
     parted = list(zones)
     while parted:
-        leader = _neurons(meeting, parted, len(branches))
-        body, ends, forked = [0] * len(branches), [0] * len(branches), [False] * len(branches)
-        for numbers in _groups(meeting, parted):
-            forked[leader[numbers[0]]] |= len(numbers) > 2
-        taken = {point: zone for zone in parted for point in zone.points}
-        for point in bodies & meeting.keys():
-            first = taken[point].numbers(1)[0] if point in taken else meeting[point][0]
-            body[leader[first]] += 1
-        for number, of in enumerate(leader):
-            ends[of] += exits[number]
-
-        def excess(zone: Zone) -> float:
-            neurons = [leader[zone.numbers(side)[0]] for side in (0, 1)]
-            if neurons[0] == neurons[1]:
-                return np.inf
-            if all(body[of] for of in neurons):
-                return -np.inf
-            limits = [_BODY if body[of] else _FIBRE if ends[of] == 2 or not (any(body) or forked[of]) else _NEITHER for of in neurons]
-            return np.inf if zone.body else max(bend - limit for bend, limit in zip(zone.bends, limits, strict=True))
-
-        worst = max(parted, key=excess)
-        if excess(worst) <= 0:
+        groups = _groups(meeting, parted)
+        leader = _leaders(groups, len(branches))
+        body = {leader[meeting[point][0]] for point in bodies & meeting.keys()}
+        forked = {leader[numbers[0]] for numbers in groups if len(numbers) > 2}
+        ends = np.bincount(leader, exits, minlength=len(branches))
+        fibres = {of for of in leader if ends[of] >= 2 or not (body or of in forked)}
+        bends = [_doubt(zone, [leader[zone.numbers(side)[0]] for side in (0, 1)], body, fibres) for zone in parted]
+        worst = int(np.argmax(bends))
+        if bends[worst] <= _STRAIGHT:
             break
-        parted = [zone for zone in parted if zone is not worst]
+        del parted[worst]
     return parted
 
 
-def _neurons(meeting: dict[int, list[int]], parted: list[Zone], count: int) -> list[int]:
-    """For each branch one of those in its neuron, the same for all of these, if some zones are taken apart."""
-    joined = DisjointSet(range(count))
-    for first, *others in _groups(meeting, parted):
-        for other in others:
-            joined.merge(first, other)
-    return [joined[number] for number in range(count)]
+def _doubt(zone: Zone, neurons: list[int], body: set[int], fibres: set[int]) -> float:
+    """How much the strands of a zone bend, in degrees: half of it if each has a cell body, more if one is no neuron."""
+    one, other = neurons
+    if one == other or not {one, other} <= body | fibres:
+        return max(zone.bends) + 180.0
+    return max(zone.bends) * (0.5 if {one, other} <= body else 1.0)
 
 
 def _groups(meeting: dict[int, list[int]], parted: list[Zone]) -> list[list[int]]:
@@ -94,6 +75,15 @@ def _groups(meeting: dict[int, list[int]], parted: list[Zone]) -> list[list[int]
     taken = {point for zone in parted for point in zone.points}
     groups = [numbers for point, numbers in meeting.items() if point not in taken]
     return groups + [zone.numbers(side) for zone in parted for side in (0, 1)]
+
+
+def _leaders(groups: list[list[int]], count: int) -> list[int]:
+    """For each branch one of those in its neuron, the same for all of these."""
+    joined = DisjointSet(range(count))
+    for first, *others in groups:
+        for other in others:
+            joined.merge(first, other)
+    return [joined[number] for number in range(count)]
 
 
 def _apart(lines: Lines, branches: Sequence[list[int]], zones: list[Zone]) -> Lines:
@@ -112,8 +102,7 @@ def _apart(lines: Lines, branches: Sequence[list[int]], zones: list[Zone]) -> Li
         own = np.isin(lines.edges, inside).all(axis=1)
         added.append(np.searchsorted(inside, lines.edges[own]) + count)
         points.append(lines.points[inside])
-        thick = max(float(np.median(lines.radii[branches[number]])) for number in zone.numbers(0))
-        radii.append(np.minimum(lines.radii[inside], thick) if zone.body else lines.radii[inside])
+        radii.append(lines.radii[inside])
         count += len(inside)
     parted = Lines(np.concatenate(points), np.concatenate(radii), np.concatenate([edges, *added]))
     of_zone = np.zeros(count, dtype=bool)

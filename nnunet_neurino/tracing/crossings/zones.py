@@ -12,7 +12,7 @@ from nnunet_neurino.skeleton.graph import components
 from nnunet_neurino.tracing.lines import Floats, Lines, lengths_along
 from nnunet_neurino.tracing.soma import in_body
 
-_LINK = 3.0, 6.0  # forks nearer than this times the radius plus this, in voxels of the finest axis, are one zone
+_LINK = 3.0, 3.0  # forks nearer than this times their radius plus this are one zone
 _MOST_ARMS = 6  # more leave a tangle in which no strand can be followed
 _REACH = 12.0  # length of an arm that tells its direction
 _SKIP = 1.0, 1.0  # not counting this times the radius plus this at the zone, where neurites are mixed
@@ -29,14 +29,12 @@ class Zone:
         strands: two groups of arms (numbers of branches and the point of the zone that each leaves): those that run
             through, and the rest.
         bends: how much each strand bends at the least, in degrees.
-        body: whether the zone is a cell body, which belongs to the rest.
     """
 
     points: list[int]
     inner: frozenset[int]
     strands: tuple[list[tuple[int, int]], list[tuple[int, int]]]
     bends: tuple[float, float]
-    body: bool
 
     def numbers(self, strand: int) -> list[int]:
         """The branches of a strand."""
@@ -44,17 +42,15 @@ class Zone:
 
 
 def find_zones(lines: Lines, branches: Sequence[list[int]], bodies: frozenset[int]) -> list[Zone]:
-    """All zones with at least four arms, each with its two straightest strands; ``bodies`` are in cell bodies."""
-    in_any = np.full(len(lines.points), -1)
-    for body in sorted(bodies):
-        in_any[in_body(lines, body)] = body
-    forks = np.flatnonzero(lines.degree() >= 3)
+    """All zones with at least four arms but those in cell bodies (around the points ``bodies``)."""
+    in_any = np.zeros(len(lines.points), dtype=bool)
+    for body in bodies:
+        in_any |= in_body(lines, body)
+    forks = np.flatnonzero((lines.degree() >= 3) & ~in_any)
     number = np.full(len(lines.points), -1)
     number[forks] = np.arange(len(forks))
-    ends = number[[(path[0], path[-1]) for path in branches]].reshape(-1, 2)
-    within = in_any[[(path[0], path[-1]) for path in branches]].reshape(-1, 2)
-    joining = (ends >= 0).all(axis=1) & (within[:, 0] == within[:, 1])
-    joining &= (within[:, 0] >= 0) | [_short(lines, path) for path in branches]
+    ends = number[np.array([(path[0], path[-1]) for path in branches], dtype=np.int64).reshape(-1, 2)]
+    joining = (ends >= 0).all(axis=1) & np.array([_short(lines, path) for path in branches], dtype=bool)
     group = components(len(forks), ends[joining])
     found = []
     for of in range(int(group.max(initial=-1)) + 1):
@@ -66,7 +62,7 @@ def find_zones(lines: Lines, branches: Sequence[list[int]], bodies: frozenset[in
             for k, side in np.argwhere(mine).tolist()
             if k not in inner
         ]
-        zone = _zone(lines, points, inner, arms, bool((in_any[points] >= 0).any()))
+        zone = _zone(lines, points, inner, arms)
         if zone:
             found.append(zone)
     return found
@@ -77,7 +73,7 @@ def _short(lines: Lines, path: list[int]) -> bool:
     return length <= _LINK[0] * float(lines.radii[[path[0], path[-1]]].mean()) + _LINK[1]
 
 
-def _zone(lines: Lines, points: list[int], inner: frozenset[int], arms: list[tuple[int, list[int]]], body: bool) -> Zone | None:
+def _zone(lines: Lines, points: list[int], inner: frozenset[int], arms: list[tuple[int, list[int]]]) -> Zone | None:
     directions = [_direction(lines, points, way) for _, way in arms]
     known = [k for k, direction in enumerate(directions) if direction is not None]
     if not 4 <= len(known) <= _MOST_ARMS or len({arms[k][0] for k in known}) < len(known):
@@ -90,7 +86,7 @@ def _zone(lines: Lines, points: list[int], inner: frozenset[int], arms: list[tup
     best = min(bend, key=lambda pair: max(bends(pair)))
     rest = [k for k in range(len(arms)) if k not in best]
     strands = [[(arms[k][0], arms[k][1][0]) for k in side] for side in (best, rest)]
-    return Zone(points, inner, (strands[0], strands[1]), bends(best), body)
+    return Zone(points, inner, (strands[0], strands[1]), bends(best))
 
 
 def _direction(lines: Lines, zone: list[int], way: list[int]) -> tuple[Floats, Floats] | None:

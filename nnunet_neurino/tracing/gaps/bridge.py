@@ -18,9 +18,8 @@ from scipy.spatial import cKDTree
 
 from nnunet_neurino.tracing.gaps.evidence import Evidence
 from nnunet_neurino.tracing.gaps.pairing import best_pairs
-from nnunet_neurino.tracing.gaps.stems import Stems, with_stems
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines, tips_at_border
-from nnunet_neurino.tracing.soma import soma_centres, thick_centres
+from nnunet_neurino.tracing.soma import thick_centres
 
 _TANGENT = 8.0  # length of neurite that tells its direction at a tip, in voxels of the finest axis
 _SHORT_LEEWAY = 1.0
@@ -31,7 +30,6 @@ _LEAST_MERIT = -8.0  # a pair of tips is as good as none
 # Without an image:
 _SIDE_COST = 26.0  # a dearer bridge to a side is mostly the end of another neuron's neurite
 _STRAIGHT = 60.0  # degrees: a bridge between tips bends less, or has more than the least merit
-_FACING = 50.0  # degrees: a tip and a stem that face each other better are a gap
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def bridge_gaps(
     evidence: Evidence | None = None,
     least_evidence: float = 0.0,
     size: Floats | None = None,
-    sides: bool = True,
+    shortest: float = 0.0,
 ) -> Lines:
     """Join pieces across gaps.
 
@@ -62,7 +60,7 @@ def bridge_gaps(
         evidence: brightness between the pieces, or ``None`` to judge by geometry alone.
         least_evidence: brightness that the bridge needs on average, 0 (background) to 1 (the neurite itself).
         size: (3,) extent of the image; a piece that reaches its border twice is a neuron, as one with a cell body is.
-        sides: also bridge from a tip to the side of another piece.
+        shortest: pieces with less cable are joined to longer ones only: noise must not chain.
     """
     if longest <= 0 or len(lines.points) < 2:
         return lines
@@ -71,20 +69,16 @@ def bridge_gaps(
     somata = np.bincount(pieces[thick_centres(lines)], minlength=count)
     at_border = np.zeros(len(pieces), dtype=bool) if size is None else tips_at_border(lines, size)
     exits = np.bincount(pieces[at_border], minlength=count)
-    stems = with_stems(lines, soma_centres(lines)) if sides and count > 1 else Stems(lines, [], {})
-    lines, pieces = stems.lines, np.concatenate([pieces, pieces[np.array(stems.at, dtype=np.int64)]])
+    cable = np.bincount(pieces[lines.edges[:, 0]], lines.lengths(), minlength=count)
     degree = lines.degree()
     tips = np.flatnonzero(degree <= 1)
-    tangents = _tangents(lines, tips[tips < stems.first]) | stems.tangents
-    bridges = _candidates(lines, pieces, degree, tips, tangents, longest, angle, stems.first if sides else 0)
+    bridges = _candidates(lines, pieces, degree, tips, _tangents(lines, tips), longest, angle)
+    bridges = [b for b in bridges if max(cable[pieces[[b.tip, b.goal]]]) >= shortest]
     if evidence is None:
         bridges = [bridge for bridge in bridges if _likely(bridge, degree)]
     else:
         bridges = [b for b in (_judge(bridge, lines, evidence, least_evidence) for bridge in bridges) if b]
-    accepted = _accept(lines, pieces, somata, exits, _in_order(bridges, degree), stems.first)
-    return stems.unused_left_out(
-        _draw(lines, accepted), {end for bridge in accepted for end in (bridge.tip, bridge.goal)}
-    )
+    return _draw(lines, _accept(lines, pieces, somata, exits, _in_order(bridges, degree)))
 
 
 def _tangents(lines: Lines, tips: Ints) -> dict[int, Floats | None]:
@@ -112,7 +106,6 @@ def _candidates(
     tangents: dict[int, Floats | None],
     longest: float,
     angle: float,
-    may_end: int,
 ) -> list[_Bridge]:
     points, radii = lines.points, lines.radii
     # A tip lies up to a radius behind the end of its neurite.
@@ -139,7 +132,7 @@ def _candidates(
                     cost = distance[i] * (1 + (own[i] / angle) ** 2 + (there / angle) ** 2)
                     bends = float(own[i] + there + _turn(tangents[tip], tangents[other]))
                     found.append(_Bridge(float(cost), tip, other, path, _merit(distance[i], gap[i], bends), bends))
-            elif tip < may_end and own[i] <= _SIDE_ANGLE * angle and gap[i] <= _SIDE_LENGTH * longest:
+            elif own[i] <= _SIDE_ANGLE * angle and gap[i] <= _SIDE_LENGTH * longest:
                 cost = _SIDE_PENALTY * distance[i] * (1 + 2 * (own[i] / angle) ** 2)
                 piece = int(pieces[other])
                 if piece not in best_side or cost < best_side[piece].cost:
@@ -213,7 +206,7 @@ def _in_order(bridges: list[_Bridge], degree: Ints) -> list[_Bridge]:
     return chosen + rest
 
 
-def _accept(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list[_Bridge], stems: int) -> list[_Bridge]:
+def _accept(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list[_Bridge]) -> list[_Bridge]:
     """Those of the bridges, one after the other, that join what may be one neuron; each tip is used once."""
     degree = lines.degree()
     joined = DisjointSet(range(int(pieces.max()) + 1))
@@ -221,15 +214,11 @@ def _accept(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list
     accepted: list[_Bridge] = []
     for bridge in bridges:
         a, b = joined[int(pieces[bridge.tip])], joined[int(pieces[bridge.goal])]
-        if a == b or (bridge.tip in used and degree[bridge.tip]):
-            continue
-        crosses = max(bridge.tip, bridge.goal) >= stems
-        if somata[a] and somata[b] and not crosses:
-            continue
-        gaps = bool(accepted) or (crosses and bridge.bends <= _FACING)
-        if (degree[bridge.goal] > 1 or crosses) and not _may_end_on(somata, exits, a, b, gaps, crosses):
+        if a == b or (bridge.tip in used and degree[bridge.tip]) or (somata[a] and somata[b]):
             continue
         if bridge.goal in used and degree[bridge.goal] == 1:
+            continue
+        if degree[bridge.goal] > 1 and not _may_end_on(somata, exits, a, b, bool(accepted)):
             continue
         joined.merge(a, b)
         for count in (somata, exits):
@@ -239,14 +228,12 @@ def _accept(lines: Lines, pieces: Ints, somata: Ints, exits: Ints, bridges: list
     return accepted
 
 
-def _may_end_on(somata: Ints, exits: Ints, piece: int, other: int, gaps: bool, crosses: bool) -> bool:
+def _may_end_on(somata: Ints, exits: Ints, piece: int, other: int, gaps: bool) -> bool:
     """Whether a tip of ``piece`` may lead to the side of ``other``: not where both are neurons by themselves.
 
     A tip of a neuron with a cell body is the end of a neurite, not its beginning. In a mask with gaps (some tips face
     each other) a piece with one end at the border may be the far end of a neurite; in one without gaps it is a neuron.
     """
-    if crosses and gaps:
-        return True
     if somata[piece]:
         return False
     if gaps:

@@ -20,7 +20,7 @@ from nnunet_neurino.tracing.crossings.zones import Zone, find_zones
 from nnunet_neurino.tracing.lines import Floats, Lines, tips_at_border
 from nnunet_neurino.tracing.soma import soma_centres
 
-_STRAIGHT = 20.0  # degrees that a strand may bend at a zone
+_STRAIGHT = 30.0  # degrees that a strand may bend at a zone
 
 
 def part_neurons(lines: Lines, size: Floats) -> Lines:
@@ -67,7 +67,7 @@ def _doubt(zone: Zone, neurons: list[int], body: set[int], fibres: set[int]) -> 
     one, other = neurons
     if one == other or not {one, other} <= body | fibres:
         return max(zone.bends) + 180.0
-    return max(zone.bends) * (0.5 if {one, other} <= body else 1.0)
+    return max(zone.bends) * (0.75 if {one, other} <= body else 1.0)
 
 
 def _groups(meeting: dict[int, list[int]], parted: list[Zone]) -> list[list[int]]:

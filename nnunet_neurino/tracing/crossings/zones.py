@@ -14,7 +14,7 @@ from nnunet_neurino.tracing.soma import in_body
 
 _LINK = 3.0, 3.0  # forks nearer than this times their radius plus this are one zone
 _MOST_ARMS = 6  # more leave a tangle in which no strand can be followed
-_REACH = 12.0  # length of an arm that tells its direction
+_REACH = 20.0  # length of an arm that tells its direction
 _SKIP = 1.0, 1.0  # not counting this times the radius plus this at the zone, where neurites are mixed
 _STUB = 4.0  # a shorter arm with a free end tells nothing
 

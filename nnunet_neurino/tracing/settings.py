@@ -25,6 +25,8 @@ class TraceSettings:
         bridge_evidence: with an image or a probability map, the brightness that a bridge must have on average, from
             0 (background) to 1 (the neurite on its two sides).
         split_crossings: take two neurites apart that merely cross (each goes straight on, and the pieces are long).
+        neurons: how many neurons there are, if that is known: of one, nothing is taken apart, and pieces that are left
+            over are joined to the nearest ones, up to twice ``bridge_length`` away, until so many are left.
         prune: a side branch is a spur when it sticks out of its parent by less than ``prune`` times its radius.
         smooth: rounds of smoothing of the centre line.
         node_spacing: distance between nodes of the result; 0 keeps the nodes as traced.
@@ -40,6 +42,7 @@ class TraceSettings:
     bridge_angle: float = 50.0
     bridge_evidence: float = 0.15
     split_crossings: bool = True
+    neurons: int | None = None
     prune: float = 1.0
     smooth: int = 2
     node_spacing: float = 0.0
@@ -57,6 +60,8 @@ class TraceSettings:
         for name in ("min_voxels", "min_length", "bridge_length", "prune", "smooth", "node_spacing"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise NeurinoError(f"{name} {getattr(self, name)}: expected 0 or more")
+        if self.neurons is not None and self.neurons < 1:
+            raise NeurinoError(f"neurons {self.neurons}: expected 1 or more")
         if self.root is not None and not (len(self.root) == 3 and all(map(math.isfinite, self.root))):
             raise NeurinoError(f"root {tuple(self.root)}: expected three numbers z, y, x in voxels")
         if self.unit not in ("voxel", "micrometre"):

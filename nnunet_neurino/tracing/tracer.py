@@ -17,7 +17,7 @@ from nnunet_neurino.swc import Tree
 from nnunet_neurino.swc.tree import SOMA
 from nnunet_neurino.tracing.centre_lines import centre_lines
 from nnunet_neurino.tracing.crossings import part_neurons
-from nnunet_neurino.tracing.gaps import Evidence, bridge_gaps
+from nnunet_neurino.tracing.gaps import Evidence, bridge_gaps, join_nearest
 from nnunet_neurino.tracing.lines import Floats, Ints, Lines, without_cycles
 from nnunet_neurino.tracing.refine import recentre, resample, smooth
 from nnunet_neurino.tracing.settings import TraceSettings
@@ -25,6 +25,7 @@ from nnunet_neurino.tracing.soma import median_of
 from nnunet_neurino.tracing.voxels import VoxelGraph
 
 _STANDS_OUT = 1.8
+_FURTHER = 2.0  # times as far as otherwise pieces are joined where it is known how many neurons there are
 _MOST_VOXELS = 12_000_000
 _DENSE = 0.5  # a neurite mask that fills more of the image than this is no neurite mask
 
@@ -113,10 +114,14 @@ def _join_and_part(lines: Lines, evidence: Evidence | None, size: Floats, settin
 
     Gaps come first: a crossing with a gap beside it shows its four arms only when the gap is bridged.
     """
-    limits = settings.bridge_length, settings.bridge_angle
-    lines = bridge_gaps(lines, *limits, evidence, settings.bridge_evidence, size, settings.min_length)
-    if settings.split_crossings and len(lines.points):
+    longest = settings.bridge_length
+    lines = bridge_gaps(
+        lines, longest, settings.bridge_angle, evidence, settings.bridge_evidence, size, settings.min_length
+    )
+    if settings.split_crossings and settings.neurons != 1 and len(lines.points):
         lines = part_neurons(lines, size)
+    if settings.neurons and longest:
+        lines = join_nearest(_drop_short(lines, settings.min_length), settings.neurons, _FURTHER * longest)
     return without_cycles(lines)
 
 

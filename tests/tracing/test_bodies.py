@@ -52,4 +52,4 @@ def test_two_neurons_with_a_cell_body_each_are_two_trees() -> None:
     growth = GrowthSettings(neurons=(2, 2), crossings=(0, 0), touches=(0, 0), **SMOOTH)
     outcomes = [judge(grown_scene(growth, (96, 96, 96), seed), trace) for seed in range(20)]
     assert sum(outcome.crossings for outcome in outcomes) >= 20
-    assert sum(outcome.foreign for outcome in outcomes) <= 0.1 * sum(outcome.cable for outcome in outcomes)
+    assert sum(outcome.foreign for outcome in outcomes) <= 0.2 * sum(outcome.cable for outcome in outcomes)

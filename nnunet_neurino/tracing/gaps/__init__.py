@@ -2,5 +2,6 @@
 
 from nnunet_neurino.tracing.gaps.bridge import bridge_gaps
 from nnunet_neurino.tracing.gaps.evidence import Evidence
+from nnunet_neurino.tracing.gaps.nearest import join_nearest
 
-__all__ = ["Evidence", "bridge_gaps"]
+__all__ = ["Evidence", "bridge_gaps", "join_nearest"]

@@ -114,10 +114,9 @@ class _Paths:
 
     def _alongside_left_out(self, path: list[int]) -> list[int]:
         """A path that ends where it begins to run beside a line: in a neurite of even width two voxels are deepest."""
-        last = len(path) - 2
-        while last > 0 and self._beside(path[last - 1]) is not None:
-            last -= 1
-        beside = path[-1] if last == len(path) - 2 else self._beside(path[last])
+        last, beside = len(path) - 2, path[-1]
+        while last > 0 and (other := self._beside(path[last - 1])) is not None:
+            last, beside = last - 1, other
         return [*path[: last + 1], beside]
 
     def _beside(self, voxel: int) -> int | None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from nnunet_neurino.tracing.lines import Floats, Lines, lengths_along
+from nnunet_neurino.tracing.lines import Floats, Ints, Lines, lengths_along
 
 Mask = NDArray[np.bool_]
 
@@ -75,10 +75,10 @@ def smooth(lines: Lines, mask: Mask, scale: Floats) -> Lines:
 def _moved(lines: Lines, points: Floats, mask: Mask, scale: Floats) -> Lines:
     """The lines with their points elsewhere, but for points whose edges would then cross more background."""
     points = points.copy()
-    before = outside_share(*lines.points[lines.edges.T], mask, scale)
+    before = _outside(lines.points, lines.edges, mask, scale)
     looked = np.arange(len(lines.edges))
     while len(looked):
-        worse = outside_share(*points[lines.edges[looked].T], mask, scale) > before[looked] + 1e-9
+        worse = _outside(points, lines.edges[looked], mask, scale) > before[looked] + 1e-9
         undo = np.unique(lines.edges[looked[worse]])
         points[undo] = lines.points[undo]
         # Undoing a point changes its other edges: look at these again.
@@ -86,6 +86,10 @@ def _moved(lines: Lines, points: Floats, mask: Mask, scale: Floats) -> Lines:
         touched[undo] = True
         looked = np.flatnonzero(touched[lines.edges].any(axis=1))
     return replace(lines, points=points)
+
+
+def _outside(points: Floats, edges: Ints, mask: Mask, scale: Floats) -> Floats:
+    return outside_share(points[edges[:, 0]], points[edges[:, 1]], mask, scale)
 
 
 def resample(lines: Lines, spacing: float, mask: Mask, scale: Floats) -> Lines:

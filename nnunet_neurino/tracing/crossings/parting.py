@@ -3,8 +3,8 @@
 At first every zone is taken apart, which leaves each strand as long as it can be. A strand that then has a cell body
 is a neuron, one that reaches the image's border twice is a part of a neuron outside, and where there is no cell body at
 all a strand without forks is a neurite by itself. Anything else is a torn-off part of a neuron. So a zone stays parted
-only if both of its strands are of neurons and go straight on; if each has a cell body they may bend more. The zone that
-is least like that is put together again, and all are looked at anew, until none is left to put together.
+only if both of its strands are of neurons and go straight on; if each has a cell body, they may bend twice as much. The
+zone that is least like that is put together again, and all are looked at anew, until none is left to put together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nnunet_neurino.tracing.crossings.zones import Zone, find_zones
 from nnunet_neurino.tracing.lines import Floats, Lines, tips_at_border
 from nnunet_neurino.tracing.soma import soma_centres
 
-_STRAIGHT = 30.0  # degrees that a strand may bend at a zone
+_STRAIGHT = 20.0  # degrees that a strand may bend at a zone
 
 
 def part_neurons(lines: Lines, size: Floats) -> Lines:
@@ -54,9 +54,9 @@ def _of_neurons(
         forked = {leader[numbers[0]] for numbers in groups if len(numbers) > 2}
         ends = np.bincount(leader, exits, minlength=len(branches))
         fibres = {of for of in leader if ends[of] >= 2 or not (body or of in forked)}
-        bends = [_doubt(zone, [leader[zone.numbers(side)[0]] for side in (0, 1)], body, fibres) for zone in parted]
-        worst = int(np.argmax(bends))
-        if bends[worst] <= _STRAIGHT:
+        doubts = [_doubt(zone, [leader[zone.numbers(side)[0]] for side in (0, 1)], body, fibres) for zone in parted]
+        worst = int(np.argmax(doubts))
+        if doubts[worst] <= _STRAIGHT:
             break
         del parted[worst]
     return parted
@@ -64,10 +64,9 @@ def _of_neurons(
 
 def _doubt(zone: Zone, neurons: list[int], body: set[int], fibres: set[int]) -> float:
     """How much the strands of a zone bend, in degrees: half of it if each has a cell body, more if one is no neuron."""
-    one, other = neurons
-    if one == other or not {one, other} <= body | fibres:
+    if neurons[0] == neurons[1] or not (body | fibres).issuperset(neurons):
         return max(zone.bends) + 180.0
-    return max(zone.bends) * (0.75 if {one, other} <= body else 1.0)
+    return max(zone.bends) * (0.5 if body.issuperset(neurons) else 1.0)
 
 
 def _groups(meeting: dict[int, list[int]], parted: list[Zone]) -> list[list[int]]:

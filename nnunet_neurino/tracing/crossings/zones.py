@@ -14,7 +14,7 @@ from nnunet_neurino.tracing.soma import in_body
 
 _LINK = 3.0, 3.0  # forks nearer than this times their radius plus this are one zone
 _MOST_ARMS = 6  # more leave a tangle in which no strand can be followed
-_REACH = 20.0  # length of an arm that tells its direction
+_REACH = 12.0  # length of an arm that tells its direction
 _SKIP = 1.0, 1.0  # not counting this times the radius plus this at the zone, where neurites are mixed
 _STUB = 4.0  # a shorter arm with a free end tells nothing
 
@@ -74,11 +74,11 @@ def _short(lines: Lines, path: list[int]) -> bool:
 
 
 def _zone(lines: Lines, points: list[int], inner: frozenset[int], arms: list[tuple[int, list[int]]]) -> Zone | None:
-    directions = [_direction(lines, points, way) for _, way in arms]
-    known = [k for k, direction in enumerate(directions) if direction is not None]
+    looks = ((k, _direction(lines, points, way)) for k, (_, way) in enumerate(arms))
+    known = {k: direction for k, direction in looks if direction is not None}
     if not 4 <= len(known) <= _MOST_ARMS or len({arms[k][0] for k in known}) < len(known):
         return None
-    bend = {(i, j): _bend(directions[i], directions[j]) for i, j in combinations(known, 2)}
+    bend = {(i, j): _bend(known[i], known[j]) for i, j in combinations(known, 2)}
 
     def bends(through: tuple[int, int]) -> tuple[float, float]:
         return bend[through], min(bend[pair] for pair in bend if not set(pair) & set(through))

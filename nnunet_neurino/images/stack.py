@@ -53,12 +53,18 @@ class Raw:
     findings: tuple[Finding, ...] = ()  # what was odd
 
 
+def is_size(spacing: Sequence[float]) -> bool:
+    """Whether these can be sizes of voxels, in micrometres."""
+    return all(1e-6 <= step <= 1e6 for step in spacing)
+
+
 def check_spacing(spacing: Sequence[float], where: str) -> Spacing:
     """Return ``spacing`` (z, y, x, micrometres) as three positive floats or refuse it."""
     values = tuple(float(s) for s in spacing)
-    if len(values) != 3 or not all(math.isfinite(v) and v > 0 for v in values):
+    if len(values) != 3 or not is_size(values):
         raise NeurinoError(
-            f"{where}: the voxel size must be three positive numbers z y x in micrometres, got {list(spacing)}"
+            f"{where}: the voxel size must be three positive numbers z y x (1e-6 to 1e6 micrometres), "
+            f"got {list(spacing)}"
         )
     return values
 

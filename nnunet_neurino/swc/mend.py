@@ -16,6 +16,11 @@ from nnunet_neurino.swc.tree import Tree, Unit, circle_nodes, has_repeats, paren
 #: Findings of one kind that are listed line by line; the rest is counted in one more.
 MAX_FINDINGS_A_KIND = 100
 
+# A position this many times as far off as those of 90 % of the nodes, of which there must be some, is mistyped.
+_FAR_OFF, _FEWEST_AROUND = 100, 10
+# A radius up to this, and up to twice the size of the tracing, may be real.
+_LARGE_RADIUS = 1000.0
+
 _OWN_UNIT = re.compile(r"^unit:\s*(voxel|micrometre|unknown)$")
 _IN_UNIT = r"\b(?:in|units?)\s*(?:are|is)?\s*[:=]?\s*\(?"
 _MICROMETRE = re.compile(_IN_UNIT + r"(?:[µμ]m|um|microns?|micromet(?:er|re)s?)\b", re.IGNORECASE)
@@ -26,7 +31,7 @@ def mend(path: Path, table: RawTable, break_circles: bool = False) -> Tree:
     """Make a tree, parents first, of a file's rows.
 
     Raises:
-        NeurinoError: the parents run in a circle, unless ``break_circles``.
+        NeurinoError: the parents run in a circle, unless ``break_circles``; one node is far off all others.
     """
     findings = list(table.findings)
     unit = _unit_of(table.comments, findings)
@@ -34,6 +39,7 @@ def mend(path: Path, table: RawTable, break_circles: bool = False) -> Tree:
     parents = _resolve_parents(table, findings)
     ids = _unique_ids(table, findings)
     radii = _mend_radii(table, findings)
+    _refuse_far_node(path, table)
     parents = _without_circles(path, table, ids, parents, break_circles, findings)
     order = parents_first_order(parents)
     late = np.flatnonzero(parents >= np.arange(len(parents)))
@@ -224,20 +230,35 @@ def _unique_ids(table: RawTable, findings: list[Finding]) -> np.ndarray:
     return ids
 
 
+def _refuse_far_node(path: Path, table: RawTable) -> None:
+    """A node far off all others is a mistyped number: scores, pictures and sizes would show nothing but it."""
+    if len(table.xyz) < _FEWEST_AROUND:
+        return
+    offset = np.abs(table.xyz - np.median(table.xyz, axis=0)).max(axis=1)
+    usual = max(float(np.percentile(offset, 90, method="lower")), 1.0)
+    for row in np.flatnonzero(offset > _FAR_OFF * usual)[:_FEWEST_AROUND]:
+        apart = np.abs(table.xyz - table.xyz[row]).max(axis=1)
+        if np.partition(apart, 1)[1] > _FAR_OFF / 10 * usual:
+            raise NeurinoError(
+                f"{path}: line {table.lines[row]}: node {table.ids[row]} is {offset[row]:.3g} away from the middle, "
+                f"nearly all others are within {usual:.3g}; correct its position or delete it"
+            )
+
+
 def _mend_radii(table: RawTable, findings: list[Finding]) -> np.ndarray:
     radii = table.radii.copy()
-    with np.errstate(invalid="ignore"):
-        bad = ~(np.isfinite(radii) & (radii >= 0))
-    positive = radii[~bad & (radii > 0)] if len(radii) else radii
-    if bad.any():
-        stand_in = float(np.median(positive)) if len(positive) else 1.0
+    across = float(np.linalg.norm(np.ptp(table.xyz, axis=0))) if len(radii) else 0.0
+    no_length, too_large = ~(radii >= 0), radii > max(2 * across, _LARGE_RADIUS)
+    positive = radii[~too_large & (radii > 0)]
+    stand_in = float(np.median(positive)) if len(positive) else 1.0
+    for bad, what in ((no_length, "no length"), (too_large, f"impossible in a tracing of {across:.3g} across")):
         _tell(
             findings,
             table,
             np.flatnonzero(bad),
-            lambda row: f"the radius {table.radii[row]:g} is no length",
+            lambda row, what=what: f"the radius {table.radii[row]:g} is {what}",  # type: ignore[misc]
             f"set to {stand_in:g}" + (", the median" if len(positive) else ""),
-            "radii that are no length",
+            f"radii that are {what}",
         )
         radii[bad] = stand_in
     zero = np.flatnonzero(radii == 0)

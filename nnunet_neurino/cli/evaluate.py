@@ -156,7 +156,7 @@ def _score_folder(folder: Path, args: argparse.Namespace, options: CaseOptions) 
 def _report_failures(result: DatasetScores, folder: Path) -> bool:
     for case, scores in result.cases.items():
         for note in scores.notes:
-            if "micrometre" in note or "outside" in note or "probabilit" in note:
+            if any(word in note for word in ("micrometre", "outside", "probabilit", "prediction fits")):
                 print(f"note: {case}: {note}", file=sys.stderr)
     for case, message in result.failed.items():
         print(f"not scored: {folder.name}/{case}: {message}", file=sys.stderr)

@@ -98,7 +98,7 @@ def mirrored_mask(pred: NDArray[np.bool_], truth: NDArray[np.bool_]) -> str | No
     hits = np.count_nonzero(pred & truth)
     if 2 * hits > size or not size:
         return None
-    flipped = {axes: np.count_nonzero(np.flip(pred, [2 - axis for axis in axes]) & truth) for axes in _FLIPS}
+    flipped = {axes: np.count_nonzero(np.flip(pred, tuple(2 - axis for axis in axes)) & truth) for axes in _FLIPS}
     best = max(flipped, key=lambda axes: flipped[axes])
     if hits > _NEARER * flipped[best] or 2 * flipped[best] < size:
         return None

@@ -1,13 +1,13 @@
-"""A thousand damaged files; benchmarks/fuzz_swc.py runs as many as one likes."""
+"""A thousand damaged files through the functions of the folder; tests/package/test_fuzz.py has the commands."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import signal
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,22 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.metrics import neuron_distance
 from nnunet_neurino.swc import Tree, Unit, merge_touching, rasterise, read_swc, repair_radii, resample, to_voxels
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz_swc.py"
 
-
-@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs a POSIX alarm clock")
-def test_damaged_files_are_read_or_refused() -> None:
-    spec = importlib.util.spec_from_file_location("fuzz_swc", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    fuzz = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fuzz)
-    counts, failures = fuzz.run(1000, list(fuzz.SEEDS))
-    assert failures == []
-    assert sum(counts.values()) == 1000
+def test_damaged_files_are_read_or_refused(fuzz: ModuleType, tmp_path: Path) -> None:
+    counts: Counter[str] = Counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for case in range(1000):
+            with fuzz.alarm():
+                counts[fuzz.exercise(fuzz.damaged_swc(list(fuzz.SEEDS), case), tmp_path)] += 1
     assert min(counts["read"], counts["refused"]) > 100  # neither so tame nor so wild that nothing is tested
 
 
@@ -67,7 +61,6 @@ def test_numbers_near_the_largest_give_our_error_or_none() -> None:
         lambda tree: merge_touching(tree, 0.5),
         lambda tree: repair_radii(tree, scale=1e10),
         lambda tree: to_voxels(tree, (1e-5, 1, 1)),
-        lambda tree: neuron_distance(tree, tree),
     ]
     for k in range(60):
         parents = np.array([-1] + [int(rng.integers(-1, i)) for i in range(1, 5)])

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.swc import Tree, rasterise
+from nnunet_neurino.skeleton import skeletonise
+from nnunet_neurino.swc import Tree, centre_voxels
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,21 +97,18 @@ class CaseView:
             found.append(line)
         return found
 
-    def truth_mask(self) -> NDArray[np.bool_] | None:
-        """The true mask: as given, else drawn from the true tree."""
-        if self.truth is not None:
-            return np.asarray(self.truth) != 0
-        if self.truth_tree is None:
-            return None
-        return np.asarray(rasterise(self.truth_tree, self.shape, spacing=self.voxel_size)).astype(bool)
+    def true_cable(self) -> NDArray[np.int64] | None:
+        """Voxels (n, 3; z, y, x) of the truth's centre lines: its tree's, else its mask's skeleton."""
+        return self._cable(self.truth_tree, self.truth)
 
-    def predicted_mask(self) -> NDArray[np.bool_] | None:
-        """The predicted mask: as given, else drawn from the traced tree."""
-        if self.prediction is not None:
-            return np.asarray(self.prediction) != 0
-        if self.tree is None:
-            return None
-        return np.asarray(rasterise(self.tree, self.shape, spacing=self.voxel_size)).astype(bool)
+    def predicted_cable(self) -> NDArray[np.int64] | None:
+        """Voxels (n, 3; z, y, x) of the prediction's centre lines: the traced tree's, else the mask's skeleton."""
+        return self._cable(self.tree, self.prediction)
+
+    def _cable(self, tree: Tree | None, mask: NDArray | None) -> NDArray[np.int64] | None:
+        if tree is not None:
+            return centre_voxels(tree, self.shape, self.voxel_size)
+        return None if mask is None else np.argwhere(skeletonise(np.asarray(mask) != 0))
 
 
 def _outside(xyz: NDArray[np.float64], last: NDArray[np.float64]) -> int:

@@ -1,4 +1,4 @@
-"""Where a prediction's skeleton misses the truth, or has what the truth has not."""
+"""Where a prediction's centre lines miss the truth, or have what the truth has not."""
 
 from __future__ import annotations
 
@@ -7,64 +7,59 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, find_objects
 from scipy.spatial import cKDTree
 
-from nnunet_neurino.skeleton import label_components, skeletonise
+from nnunet_neurino.skeleton.graph import components
 
 _JOIN = 3  # voxels: nearer pieces share a box
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """Skeletons sorted by agreement; all arrays are boolean, (z, y, x).
+    """Voxels of centre lines sorted by agreement; arrays (n, 3) of indices z, y, x.
 
     Attributes:
         agreed: truth that the prediction found.
-        missed: truth farther than the tolerance from the prediction's skeleton (false negatives).
-        extra: prediction farther than the tolerance from the truth's skeleton (false positives).
+        missed: truth farther than the tolerance from the prediction (false negatives).
+        extra: prediction farther than the tolerance from the truth (false positives).
         missed_boxes: slices z, y, x around the pieces of ``missed``, the largest piece first.
         extra_boxes: the same for ``extra``.
     """
 
-    agreed: NDArray[np.bool_]
-    missed: NDArray[np.bool_]
-    extra: NDArray[np.bool_]
+    agreed: NDArray[np.int64]
+    missed: NDArray[np.int64]
+    extra: NDArray[np.int64]
     missed_boxes: tuple[tuple[slice, slice, slice], ...]
     extra_boxes: tuple[tuple[slice, slice, slice], ...]
 
 
 def disagreement(
-    truth: NDArray,
-    prediction: NDArray,
+    truth: NDArray[np.int64],
+    prediction: NDArray[np.int64],
     voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
     tolerance: float = 3.0,
     smallest: int = 3,
 ) -> Disagreement:
-    """Compare two masks by their skeletons.
+    """Compare two sets of centre lines.
 
     Args:
-        truth: mask (z, y, x).
-        prediction: mask (z, y, x).
+        truth: voxels (n, 3) z, y, x.
+        prediction: voxels (n, 3) z, y, x.
         voxel_size: z, y, x.
         tolerance: in in-plane voxels (the voxel size along x).
-        smallest: pieces of fewer skeleton voxels get no box.
+        smallest: pieces of fewer voxels get no box.
 
     Examples:
-        >>> truth = np.zeros((5, 9, 60), bool)
-        >>> truth[2, 4, 5:55] = True
-        >>> prediction = truth.copy()
-        >>> prediction[:, :, 30:] = False
-        >>> found = disagreement(truth, prediction)
-        >>> int(found.missed.sum()), len(found.missed_boxes), int(found.extra.sum())
+        >>> truth = np.stack([np.full(50, 2), np.full(50, 4), np.arange(5, 55)], axis=1)
+        >>> found = disagreement(truth, truth[:25])
+        >>> len(found.missed), len(found.missed_boxes), len(found.extra)
         (22, 1, 0)
     """
-    true, predicted = skeletonise(truth), skeletonise(prediction)
     reach = tolerance * float(voxel_size[2])
-    missed = _far_from(true, predicted, voxel_size, reach)
-    extra = _far_from(predicted, true, voxel_size, reach)
+    is_missed = _is_far(truth, prediction, voxel_size, reach)
+    missed, extra = truth[is_missed], prediction[_is_far(prediction, truth, voxel_size, reach)]
     return Disagreement(
-        agreed=true & ~missed,
+        agreed=truth[~is_missed],
         missed=missed,
         extra=extra,
         missed_boxes=_boxes(missed, smallest),
@@ -72,29 +67,25 @@ def disagreement(
     )
 
 
-def _far_from(
-    skeleton: NDArray[np.bool_], other: NDArray[np.bool_], voxel_size: Sequence[float], reach: float
+def _is_far(
+    voxels: NDArray[np.int64], targets: NDArray[np.int64], voxel_size: Sequence[float], reach: float
 ) -> NDArray[np.bool_]:
-    voxels = np.argwhere(skeleton)
-    far = np.zeros(skeleton.shape, bool)
-    targets = np.argwhere(other)
-    if len(targets) == 0:
-        return skeleton.copy()
-    if len(voxels):
-        size = np.asarray(voxel_size, float)
-        # The bound is exclusive: a distance of exactly the tolerance still agrees.
-        distance, _ = cKDTree(targets * size).query(voxels * size, distance_upper_bound=np.nextafter(reach, np.inf))
-        far[tuple(voxels[~np.isfinite(distance)].T)] = True
-    return far
+    if not len(voxels) or not len(targets):
+        return np.ones(len(voxels), bool)
+    size = np.asarray(voxel_size, float)
+    # The bound is exclusive: a distance of exactly the tolerance still agrees.
+    distance, _ = cKDTree(targets * size).query(voxels * size, distance_upper_bound=np.nextafter(reach, np.inf))
+    return ~np.isfinite(distance)
 
 
-def _boxes(voxels: NDArray[np.bool_], smallest: int) -> tuple[tuple[slice, slice, slice], ...]:
-    if not voxels.any():
+def _boxes(voxels: NDArray[np.int64], smallest: int) -> tuple[tuple[slice, slice, slice], ...]:
+    if not len(voxels):
         return ()
-    joined = binary_dilation(voxels, np.ones((3, 3, 3)), iterations=_JOIN // 2)
-    pieces, _ = label_components(joined)
-    pieces[~voxels] = 0
-    sizes = np.bincount(pieces.ravel())
-    found = find_objects(pieces)
-    order = sorted(range(1, len(sizes)), key=lambda piece: -int(sizes[piece]))
-    return tuple(found[piece - 1] for piece in order if sizes[piece] >= smallest)
+    near = cKDTree(voxels).query_pairs(_JOIN, p=np.inf, output_type="ndarray")
+    piece = components(len(voxels), near)
+    rows = np.split(np.argsort(piece, kind="stable"), np.cumsum(np.bincount(piece))[:-1])
+    large = sorted((voxels[own] for own in rows if len(own) >= smallest), key=lambda own: -len(own))
+    return tuple(
+        tuple(slice(int(a), int(b) + 1) for a, b in zip(own.min(axis=0), own.max(axis=0), strict=True))  # type: ignore[misc]
+        for own in large
+    )

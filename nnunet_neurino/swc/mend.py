@@ -13,13 +13,12 @@ from nnunet_neurino.findings import Finding
 from nnunet_neurino.swc.parse import RawTable
 from nnunet_neurino.swc.tree import Tree, Unit, circle_nodes, has_repeats, parents_first_order, take
 
-#: Findings of one kind that are listed line by line; the rest is counted in one more.
-MAX_FINDINGS_A_KIND = 100
-
 # A position this many times as far off as those of 90 % of the nodes, of which there must be some, is mistyped.
 _FAR_OFF, _FEWEST_AROUND = 100, 10
 # A radius up to this, and up to twice the size of the tracing, may be real.
 _LARGE_RADIUS = 1000.0
+
+_LINES_NAMED = 5  # of a finding that several lines share, beside the first
 
 _OWN_UNIT = re.compile(r"^unit:\s*(voxel|micrometre|unknown)$")
 _IN_UNIT = r"\b(?:in|units?)\s*(?:are|is)?\s*[:=]?\s*\(?"
@@ -52,14 +51,15 @@ def mend(path: Path, table: RawTable, break_circles: bool = False) -> Tree:
     return take(tree, order, findings=tuple(findings))
 
 
-def _tell(
-    findings: list[Finding], table: RawTable, rows: np.ndarray, what: Callable[[int], str], mended: str, kind: str
-) -> None:
-    for row in rows[:MAX_FINDINGS_A_KIND]:
-        findings.append(Finding(int(table.lines[row]), what(row), mended))
-    more = len(rows) - MAX_FINDINGS_A_KIND
-    if more > 0:
-        findings.append(Finding(int(table.lines[rows[MAX_FINDINGS_A_KIND]]), f"{more} more {kind}", mended))
+def _tell(findings: list[Finding], table: RawTable, rows: np.ndarray, what: Callable[[int], str], mended: str) -> None:
+    """One finding for all ``rows`` (ascending): the first in words, of the others the lines."""
+    if not len(rows):
+        return
+    lines = table.lines[rows].tolist()
+    named, others = ", ".join(map(str, lines[1 : _LINES_NAMED + 1])), len(lines) - 1 - _LINES_NAMED
+    if named:
+        named = f" (also lines {named} and {others} others)" if others > 0 else f" (also lines {named})"
+    findings.append(Finding(lines[0], what(rows[0]) + named, mended))
 
 
 def _unit_of(comments: list[tuple[int, str]], findings: list[Finding]) -> Unit:
@@ -112,7 +112,6 @@ def _drop_repeats(table: RawTable, findings: list[Finding]) -> RawTable:
         np.array(repeats, dtype=np.int64),
         lambda row: f"repeats line {table.lines[first[int(row)]]} (id {table.ids[row]})",
         "left out",
-        "repeated lines",
     )
     if keep.all():
         return table
@@ -147,7 +146,6 @@ def _resolve_parents(table: RawTable, findings: list[Finding]) -> np.ndarray:
         np.flatnonzero(is_self),
         lambda row: f"node {ids[row]} is its own parent",
         "made a root",
-        "nodes that are their own parent",
     )
     odd = ~known & (wanted != -1) & ~is_self
     _tell(
@@ -156,7 +154,6 @@ def _resolve_parents(table: RawTable, findings: list[Finding]) -> np.ndarray:
         np.flatnonzero(odd & (wanted <= 0)),
         lambda row: f"parent {wanted[row]} is no node (a root's parent is -1)",
         "made a root",
-        "roots with another parent than -1",
     )
     _tell(
         findings,
@@ -164,7 +161,6 @@ def _resolve_parents(table: RawTable, findings: list[Finding]) -> np.ndarray:
         np.flatnonzero(odd & (wanted > 0)),
         lambda row: f"node {ids[row]} names the parent {wanted[row]}, which is not in the file",
         "made a root",
-        "nodes whose parent is not in the file",
     )
     if root.any() and not (wanted == -1).any():
         findings.append(Finding(0, "no node is a root (parent -1)", f"{int(root.sum())} nodes made roots"))
@@ -200,7 +196,6 @@ def _without_circles(
         np.array(tops),
         lambda row: f"node {ids[row]} is its own ancestor",
         "made a root",
-        "nodes that are their own ancestor",
     )
     return parents
 
@@ -224,7 +219,6 @@ def _unique_ids(table: RawTable, findings: list[Finding]) -> np.ndarray:
             rows,
             lambda row: f"the id {table.ids[row]} is used before",
             "given a new id; children follow the nearest node of that id above them",
-            "ids used before",
         )
         ids[rows] = new
     return ids
@@ -258,7 +252,6 @@ def _mend_radii(table: RawTable, findings: list[Finding]) -> np.ndarray:
             np.flatnonzero(bad),
             lambda row, what=what: f"the radius {table.radii[row]:g} is {what}",  # type: ignore[misc]
             f"set to {stand_in:g}" + (", the median" if len(positive) else ""),
-            f"radii that are {what}",
         )
         radii[bad] = stand_in
     zero = np.flatnonzero(radii == 0)

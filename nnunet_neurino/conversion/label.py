@@ -57,15 +57,16 @@ class MaskLabel:
         return np.asarray(self.mask[box]) > 0
 
 
-def mask_label(path: Path, shape: Sequence[int], axes: str | None = None) -> tuple[MaskLabel, dict[str, Any]]:
+def mask_label(path: Path, shape: Sequence[int], settings: ConvertSettings) -> tuple[MaskLabel, dict[str, Any]]:
     """Read a mask that must have the image's shape (z, y, x).
 
     Args:
         path: the mask.
         shape: of the image.
-        axes: what the user said of the images ("CXYZ"): the mask is stored like one of their channels.
+        settings: what the user said of the images' axes ("CXYZ"): the mask is stored like one of their channels.
     """
-    stack = read_stack(path, "".join(n for n in axes.upper() if n in "ZYX") if axes else None)
+    axes = "".join(n for n in settings.axes.upper() if n in "ZYX") if settings.axes else None
+    stack = read_stack(path, axes, **settings.reading)
     if stack.voxels.shape != tuple(shape):
         raise NeurinoError(
             f"{path}: the mask has {_sizes(stack.voxels.shape)} voxels, its image {_sizes(shape)}; they must be equal"

@@ -22,7 +22,7 @@ MICROMETRES = {
 OWN_KEY = "spacing_zyx_micrometre"
 
 
-def stored_spacing(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> tuple[Spacing | None, list[Finding]]:
+def stored_spacing(tif: tifffile.TiffFile) -> tuple[Spacing | None, list[Finding]]:
     """Return the voxel size (z, y, x) in micrometres, or None when the file does not say all three."""
     if tif.is_imagej:
         values, source = _imagej(tif), "ImageJ"

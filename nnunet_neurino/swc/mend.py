@@ -15,7 +15,7 @@ from nnunet_neurino.swc.tree import Tree, Unit, circle_nodes, has_repeats, paren
 
 # A position this many times as far off as those of 90 % of the nodes, of which there must be some, is mistyped.
 _FAR_OFF, _FEWEST_AROUND = 100, 10
-# A radius up to this, and up to twice the size of the tracing, may be real.
+# A radius up to this, and up to twice the farthest position, may be real.
 _LARGE_RADIUS = 1000.0
 
 _LINES_NAMED = 5  # of a finding that several lines share, beside the first
@@ -241,11 +241,11 @@ def _refuse_far_node(path: Path, table: RawTable) -> None:
 
 def _mend_radii(table: RawTable, findings: list[Finding]) -> np.ndarray:
     radii = table.radii.copy()
-    across = float(np.linalg.norm(np.ptp(table.xyz, axis=0))) if len(radii) else 0.0
-    no_length, too_large = ~(radii >= 0), radii > max(2 * across, _LARGE_RADIUS)
+    reach = float(np.abs(table.xyz).max(initial=0))
+    no_length, too_large = ~(radii >= 0), radii > max(2 * reach, _LARGE_RADIUS)
     positive = radii[~too_large & (radii > 0)]
     stand_in = float(np.median(positive)) if len(positive) else 1.0
-    for bad, what in ((no_length, "no length"), (too_large, f"impossible in a tracing of {across:.3g} across")):
+    for bad, what in ((no_length, "no length"), (too_large, f"impossible with positions up to {reach:.3g}")):
         _tell(
             findings,
             table,

@@ -45,10 +45,12 @@ def test_radii_of_thousands_in_a_small_tracing_are_mended(tmp_path: Path) -> Non
     tree = read_swc(with_node(tmp_path, (70, 5, 5), 4000))
     assert tree.radii.max() == 1
     assert [str(f) for f in tree.findings if f.mended] == [
-        "line 33: the radius 4000 is impossible in a tracing of 65 across -> set to 1, the median"
+        "line 33: the radius 4000 is impossible with positions up to 70 -> set to 1, the median"
     ]
     soma = with_node(tmp_path, (70, 5, 5), 40)
     assert read_swc(soma).radii.max() == 40
+    (tmp_path / "nm.swc").write_text("1 0 5000 20000 48000 1500 -1\n")
+    assert read_swc(tmp_path / "nm.swc").radii.max() == 1500
 
 
 BROKEN = {"huge.swc": "line 2", "segfault.swc": "line 2", "segv163.swc": "line 104", "slow_radii.swc": ""}

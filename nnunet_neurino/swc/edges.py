@@ -71,27 +71,18 @@ def check_grid(shape: Sequence[int], spacing: Sequence[float] | np.ndarray) -> t
     return sizes, steps
 
 
-def voxel_positions(tree: Tree, spacing: np.ndarray) -> np.ndarray:
-    """Node positions (n, 3) in z, y, x voxels: micrometres are divided by the spacing, voxels stay."""
-    zyx = tree.xyz[:, ::-1]
-    return zyx / spacing if tree.unit == "micrometre" else zyx.copy()
-
-
-def physical_radii(tree: Tree, spacing: np.ndarray) -> np.ndarray:
-    """Radii (n,) in the unit of the spacing: as they are for micrometres, else times the spacing of x."""
-    return tree.radii.copy() if tree.unit == "micrometre" else tree.radii * spacing[2]
-
-
 def grid_edges(
     tree: Tree, shape: tuple[int, int, int], spacing: np.ndarray, radii: np.ndarray | None = None
 ) -> GridEdges:
     """All edges, the lone nodes and, as balls of their own, the somata that wrap a neighbour whole.
 
     Args:
-        radii: (n,) physical; those of the tree by default.
+        radii: (n,) physical; by default those of the tree, which count voxels of x unless it is in micrometres.
     """
-    radii = physical_radii(tree, spacing) if radii is None else radii
-    positions = voxel_positions(tree, spacing)
+    physical = tree.unit == "micrometre"
+    positions = tree.xyz[:, ::-1] / spacing if physical else tree.xyz[:, ::-1]
+    if radii is None:
+        radii = tree.radii if physical else tree.radii * spacing[2]
     edges = tree.edges()
     alone = np.setdiff1d(np.arange(len(tree)), edges)
     ends = np.concatenate([edges, np.stack([alone, alone], axis=1)])

@@ -67,6 +67,7 @@ SEEDS: tuple[bytes, ...] = (
 TOKENS: tuple[bytes, ...] = (
     *(b"nan inf -inf NA 1e308 -1e308 1e400 5e-324 -0.0 0 -1 -2 1 2 3 9223372036854775807 9223372036854775808".split()),
     *(b"-9223372036854775808 9007199254740993 1e18 0.5 1_0 0x10 1,5 +3 --1 . - # ; , \\N".split()),
+    *b"600 999 -2000 5e4 1e5 1e7 9e8 -9e8".split(),  # what is large, but not too large to be refused
     *(b"\0", b"\x1a", b"\n", b"\r", b"\r\n", b"\t", b" ", b"\xa0", b"\xff\xfe", b"\xef\xbb\xbf", b"\x85", b"\x0b"),
     *(b"\n7 2 1 2 3 1 6\n", b"\n1 1 4 4 4 1 2\n", b"\n# unit: micrometre\n", b"9" * 400, b"1" * 70000),
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.files import foreign_kind
 from nnunet_neurino.findings import Finding
 
 Spacing = tuple[float, float, float]
@@ -92,16 +93,6 @@ def check_size(path: str | os.PathLike[str], shape: Sequence[int], itemsize: int
     return needed
 
 
-_NOT_IMAGES = (
-    (b"version https://git-lfs", "is a Git-LFS pointer, not the image: fetch it with `git lfs pull`"),
-    (b"<!DOCTYPE", "is a web page, not an image: the download went wrong"),
-    (b"<html", "is a web page, not an image: the download went wrong"),
-    (b"\x89HDF", "is an HDF5 file (.h5, .ims, .nwb): save it as TIFF, for example with Fiji"),
-    (b"PK\x03\x04", "is a zip archive: unpack it first"),
-    (b"ZISRAW", "is a Zeiss CZI file: save it as OME-TIFF, for example with Fiji"),
-)
-
-
 def first_bytes(path: Path, n: int = 64) -> bytes:
     """Read the first bytes of an image file; refuse what is plainly no image, saying what it is."""
     if path.exists() and not path.is_file():
@@ -115,7 +106,6 @@ def first_bytes(path: Path, n: int = 64) -> bytes:
         raise NeurinoError(f"{path}: cannot be opened ({error.strerror})") from None
     if not head:
         raise NeurinoError(f"{path}: the file is empty (0 bytes); copy or download it again")
-    for magic, what in _NOT_IMAGES:
-        if head.lower().startswith(magic.lower()):
-            raise NeurinoError(f"{path}: {what}")
+    if kind := foreign_kind(head):
+        raise NeurinoError(f"{path}: is {kind}")
     return head

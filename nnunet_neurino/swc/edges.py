@@ -15,7 +15,7 @@ from nnunet_neurino.swc.tree import SOMA, Tree
 _CHUNK = 2**16
 # More candidate voxels than these take minutes, and come from radii in another unit: so many at all, or so many and
 # this many times those of the image.
-_MOST_CANDIDATES, _MANY_CANDIDATES, _MOST_TIMES = 2e9, 1e8, 30
+_MOST_CANDIDATES, _MANY_CANDIDATES, _MOST_TIMES = 2e9, 5e7, 30
 #: 64 GiB of label.
 MAX_VOXELS = 2**36
 

@@ -32,7 +32,7 @@ from nnunet_neurino.swc import Tree, read_swc
 # Rounding of interpolated coordinates must not move a sample that is exactly at the threshold below it.
 _ROUNDING = 1e-10
 # Samples between the nodes of a tree: more say nothing new, and a tree in nanometres would have hundreds of millions.
-_MOST_BETWEEN, _MOST_ON_EDGE = 200_000, 10_000
+_MOST_BETWEEN, _MOST_ON_EDGE = 100_000, 10_000
 _NOT_SCORES = ("n_points_pred", "n_points_truth", "threshold", "reason")
 
 

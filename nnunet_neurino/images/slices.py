@@ -81,8 +81,8 @@ def _in_order(folder: Path, paths: list[Path], number: int | None) -> tuple[list
         ways = [f"by number {n} from {paths[o[0]].name} to {paths[o[-1]].name}" for n, o in enumerate(orders, 1)]
         raise NeurinoError(
             f"{folder}: the names of the slices differ in {len(orders) or 'no'} numbers ("
-            f"{', '.join(ways) or paths[0].name}), one was expected; say which of them counts the slices with "
-            "--slice-number N, or give each series a folder of its own"
+            f"{', '.join(ways) or paths[0].name}), one was expected; give each series a folder of its own, or "
+            "say which number counts the slices: neurino convert --slice-number N"
         )
     order = orders[chosen - 1]
     sequence = [int(numbers[i, varying[chosen - 1]]) for i in order]

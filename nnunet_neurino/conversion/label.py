@@ -11,13 +11,12 @@ import numpy as np
 
 from nnunet_neurino.conversion.alignment import Alignment, check_alignment
 from nnunet_neurino.conversion.blocks import Box
-from nnunet_neurino.conversion.placement import inside_share
 from nnunet_neurino.conversion.record import AlignmentReport
 from nnunet_neurino.conversion.settings import ConvertSettings
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.findings import Finding
 from nnunet_neurino.images import read_stack
-from nnunet_neurino.swc import Tree, merge_touching, rasterise, read_swc
+from nnunet_neurino.swc import Tree, merge_touching, rasterise, read_swc, share_inside
 
 # With fewer nodes inside than this the tracing is another image's, or in another unit; unless it was found to be
 # that of a larger volume.
@@ -102,7 +101,7 @@ def traced_label(
     placement = alignment.best if settings.fix_orientation else alignment.stored
     findings += _alignment_findings(alignment, settings.fix_orientation)
     placed = placement.apply(tree, shape, spacing)
-    share = inside_share(placed.xyz, shape)
+    share = share_inside(placed, shape)
     if share < (_LEAST_OF_CUT_OUT if any(placement.shift) else _LEAST_INSIDE):
         raise NeurinoError(
             f"{path}: {1 - share:.0%} of the nodes lie outside the image of {_sizes(shape)} voxels (z y x); they "

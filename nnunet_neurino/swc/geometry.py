@@ -67,8 +67,11 @@ def flip_y(tree: Tree, height: int, spacing: float = 1.0) -> Tree:
 
 
 def share_inside(tree: Tree, shape: Sequence[int], spacing: Sequence[float] = (1, 1, 1)) -> float:
-    """Share of the nodes (0 to 1) whose voxel is in an image of ``shape`` (z, y, x); NaN for an empty tree."""
+    """Share of the nodes (0 to 1) in an image of ``shape`` (z, y, x); NaN for an empty tree.
+
+    Half a voxel beyond its border is inside, too: coordinates exactly on it are common (256.0 of 256).
+    """
     sizes, steps = check_grid(shape, spacing)
     zyx = tree.xyz[:, ::-1] / steps if tree.unit == "micrometre" else tree.xyz[:, ::-1]
-    inside = np.asarray(((zyx >= -0.5) & (zyx < np.array(sizes) - 0.5)).all(axis=1))
+    inside = np.asarray(((zyx >= -1) & (zyx <= sizes)).all(axis=1))
     return float(inside.mean()) if len(inside) else float("nan")

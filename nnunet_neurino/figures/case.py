@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.skeleton import skeletonise
 from nnunet_neurino.swc import Tree, centre_voxels
+from nnunet_neurino.swc.edges import MAX_VOXELS
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,18 +99,26 @@ class CaseView:
             found.append(line)
         return found
 
-    def true_cable(self) -> NDArray[np.int64] | None:
-        """Voxels (n, 3; z, y, x) of the truth's centre lines: its tree's, else its mask's skeleton."""
-        return self._cable(self.truth_tree, self.truth)
+    def cables(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Voxels (n, 3; z, y, x) of the centre lines of truth and prediction; None where one of them is missing.
 
-    def predicted_cable(self) -> NDArray[np.int64] | None:
-        """Voxels (n, 3; z, y, x) of the prediction's centre lines: the traced tree's, else the mask's skeleton."""
-        return self._cable(self.tree, self.prediction)
-
-    def _cable(self, tree: Tree | None, mask: NDArray | None) -> NDArray[np.int64] | None:
-        if tree is not None:
-            return centre_voxels(tree, self.shape, self.voxel_size)
-        return None if mask is None else np.argwhere(skeletonise(np.asarray(mask) != 0))
+        They are those of the tree where there is one, else the mask's skeleton.
+        """
+        pairs = (self.truth_tree, self.truth), (self.tree, self.prediction)
+        if any(tree is None and mask is None for tree, mask in pairs):
+            return None
+        if math.prod(self.shape) > MAX_VOXELS:
+            raise NeurinoError(
+                f"{self.name}: the trees reach to {self.shape[::-1]} voxels (x y z): expected voxels, or micrometres "
+                "and --spacing Z Y X"
+            )
+        true, predicted = (
+            np.argwhere(skeletonise(np.asarray(mask) != 0))
+            if tree is None
+            else centre_voxels(tree, self.shape, self.voxel_size)
+            for tree, mask in pairs
+        )
+        return true, predicted
 
 
 def _outside(xyz: NDArray[np.float64], last: NDArray[np.float64]) -> int:

@@ -49,9 +49,8 @@ def projection_figure(case: CaseView, tolerance: float = 3.0, title: str | None 
     panels = _volume_panels(painter, "maximum projection")
     if case.truth_tree is not None or case.tree is not None:
         panels.append(Panel("Traced trees", painter.trees, painter.tree_legend()))
-    truth, prediction = case.true_cable(), case.predicted_cable()
-    if truth is not None and prediction is not None:
-        painter.found = disagreement(truth, prediction, case.voxel_size, tolerance)
+    if (cables := case.cables()) is not None:
+        painter.found = disagreement(*cables, case.voxel_size, tolerance)
         legend: list[LegendEntry] = [
             ("found", _AGREED, "-"),
             (_count("missed", painter.found.missed_boxes), TRUTH, "-"),

@@ -11,7 +11,7 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.swc.edges import clip_to_box
 from nnunet_neurino.swc.tree import Tree, parents_first, parents_first_order, take
 
-_MAX_RESAMPLED = 50_000_000
+_MAX_RESAMPLED = 5_000_000  # as many as are read
 
 
 def sections(tree: Tree) -> list[np.ndarray]:

@@ -169,16 +169,21 @@ def test_the_traced_tree_is_compared_where_there_is_one_and_not_the_mask() -> No
     half = Tree.build(truth.xyz[:26], truth.parents[:26], radii=1)
     mask = rasterise(truth, (10, 20, 60))
     case = CaseView("a", prediction=mask, truth=mask, truth_tree=truth, tree=half)
-    found = disagreement(case.true_cable(), case.predicted_cable())
+    found = disagreement(*case.cables())
     assert (len(found.missed), len(found.extra), len(found.agreed)) == (22, 0, 29)
-    assert not len(disagreement(replace(case, truth_tree=None).true_cable(), case.true_cable()).extra)
+    assert not len(disagreement(*replace(case, truth_tree=None).cables()).extra)
     only_masks = replace(case, truth_tree=None, tree=None)
-    assert not len(disagreement(only_masks.true_cable(), only_masks.predicted_cable()).missed)
+    assert not len(disagreement(*only_masks.cables()).missed)
+    assert replace(case, prediction=None, tree=None).cables() is None
 
 
 def test_trees_far_apart_are_compared_without_a_volume(pixels) -> None:
     far = Tree.build([[0, 0, 0], [3000, 3000, 1500]], [-1, 0])
     assert pixels(projection_figure(CaseView("a", truth_tree=far, tree=far))).any()
+    farther = replace(far, xyz=far.xyz * 1e5)
+    assert pixels(projection_figure(CaseView("a", tree=farther))).any()
+    with pytest.raises(NeurinoError, match="the trees reach to"):
+        projection_figure(CaseView("a", truth_tree=far, tree=farther))
 
 
 @pytest.mark.parametrize("kind", ["truth", "prediction", "both"])

@@ -13,6 +13,8 @@ from nnunet_neurino.skeleton import skeletonise
 from nnunet_neurino.swc import Tree, centre_voxels
 from nnunet_neurino.swc.edges import MAX_VOXELS
 
+_LONGEST = 2e6  # voxels of cable that are compared in some seconds
+
 
 @dataclass(frozen=True, eq=False)
 class CaseView:
@@ -79,6 +81,11 @@ class CaseView:
             )
         return np.asarray(tree.xyz / np.array(self.spacing[::-1]))
 
+    def _longest_cable(self) -> float:
+        """Voxels of the longer tree's centre line."""
+        trees = [tree for tree in (self.truth_tree, self.tree) if tree is not None]
+        return max(float(np.abs(np.diff(self.in_voxels(t)[t.edges()], axis=1)).max(axis=2).sum()) for t in trees)
+
     def doubts(self) -> list[str]:
         """What looks wrong though it can be drawn: a line for each tree that mostly lies outside the volumes."""
         if self.image is None and self.truth is None and self.prediction is None:
@@ -107,7 +114,8 @@ class CaseView:
         pairs = (self.truth_tree, self.truth), (self.tree, self.prediction)
         if any(tree is None and mask is None for tree, mask in pairs):
             return None
-        if math.prod(self.shape) > MAX_VOXELS:
+        alone = self.image is None and self.truth is None and self.prediction is None
+        if alone and (math.prod(self.shape) > MAX_VOXELS or self._longest_cable() > _LONGEST):
             raise NeurinoError(
                 f"{self.name}: the trees reach to {self.shape[::-1]} voxels (x y z): expected voxels, or micrometres "
                 "and --spacing Z Y X"

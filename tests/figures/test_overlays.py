@@ -182,8 +182,11 @@ def test_trees_far_apart_are_compared_without_a_volume(pixels) -> None:
     assert pixels(projection_figure(CaseView("a", truth_tree=far, tree=far))).any()
     farther = replace(far, xyz=far.xyz * 1e5)
     assert pixels(projection_figure(CaseView("a", tree=farther))).any()
-    with pytest.raises(NeurinoError, match="the trees reach to"):
-        projection_figure(CaseView("a", truth_tree=far, tree=farther))
+    for tree in (farther, Tree.build([[0, 0, 0], [3e6, 3, 1]], [-1, 0])):
+        with pytest.raises(NeurinoError, match="the trees reach to"):
+            projection_figure(CaseView("a", truth_tree=far, tree=tree))
+    inside = CaseView("a", image=np.ones((4, 5, 6), np.uint8), truth_tree=far, tree=farther)
+    assert pixels(projection_figure(inside)).any()
 
 
 @pytest.mark.parametrize("kind", ["truth", "prediction", "both"])

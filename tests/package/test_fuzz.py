@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from nnunet_neurino.cli.main import in_one_line
 
 
 def test_no_command_breaks_on_a_damaged_file(fuzz: ModuleType, tmp_path: Path) -> None:
@@ -23,6 +26,9 @@ def test_what_a_command_may_not_raise_is_found(
     commands = fuzz.Commands(tmp_path)
     monkeypatch.setattr(fuzz, "neurino", lambda command: int(command[1]))
     assert "ValueError" in fuzz.one(commands, fuzz.SEEDS, "swc", 0, "check")
+    monkeypatch.setattr(fuzz, "CASE_SECONDS", 0.1)
+    monkeypatch.setattr(fuzz, "neurino", lambda command: in_one_line("neurino", lambda: time.sleep(5)))
+    assert "TooSlow" in fuzz.one(commands, fuzz.SEEDS, "swc", 0, "check")
     monkeypatch.setattr(fuzz, "neurino", lambda command: 1)
     assert "without a word" in fuzz.one(commands, fuzz.SEEDS, "swc", 0, "check")
     assert {job for _, _, job in fuzz.plan(200, 100, every=20)} == {*fuzz.SWC_JOBS, *fuzz.STACK_JOBS}

@@ -44,51 +44,23 @@ EXAMPLE = """  neurino synth -o synthetic --count 2 --shape 32 64 64
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``neurino evaluate``."""
-    parser.add_argument("pred", metavar="PRED", type=Path, help="predicted mask or SWC file, or a folder of them")
-    parser.add_argument(
-        "truth", metavar="TRUTH", type=Path, nargs="?", help="true mask or SWC file, or a folder of them"
-    )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write all scores to this file (default: none)")
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        type=Path,
-        help="folder for scores.json, and scores.csv for folders (default: PRED for folders, none for files)",
-    )
-    parser.add_argument(
-        "--spacing",
-        metavar=("Z", "Y", "X"),
-        nargs=3,
-        type=float,
-        help="voxel size in micrometres (default: the files'); brings trees in micrometres into voxels",
-    )
-    parser.add_argument(
-        "--threshold",
-        metavar="D",
-        type=float,
-        default=2.0,
-        help="distance from which on DSA and PDS count a place as different, in the trees' unit (default: 2)",
-    )
-    parser.add_argument(
-        "--tolerance",
-        metavar="D",
-        type=float,
-        default=2.0,
-        help="distance up to which cable is right in the length scores, in the trees' unit (default: 2)",
-    )
-    parser.add_argument(
-        "--trace", action="store_true", help="trace two masks as well and score their trees (default: no)"
-    )
-    parser.add_argument(
-        "--tracer", choices=TRACERS, default="neurino", help="what traces masks (default: neurino, our own)"
-    )
-    parser.add_argument("--versus", metavar="DIR", type=Path, help="folder of a second method's predictions to compare")
-    parser.add_argument(
-        "--table",
-        choices=["papers", "seeds"],
-        metavar="papers",
-        help="print the papers' layout from PRED/METHOD/DATASET/scores.json",
-    )
+    add = parser.add_argument
+    add("pred", metavar="PRED", type=Path, help="predicted mask or SWC file, or a folder of them")
+    add("truth", metavar="TRUTH", type=Path, nargs="?", help="true mask or SWC file, or a folder of them")
+    add("--json", metavar="FILE", type=Path, help="write all scores to this file (default: none)")
+    text = "folder for scores.json, and scores.csv for folders (default: PRED for folders, none for files)"
+    add("--output", metavar="DIR", type=Path, help=text)
+    text = "voxel size in micrometres (default: the files'); brings trees in micrometres into voxels"
+    add("--spacing", metavar=("Z", "Y", "X"), nargs=3, type=float, help=text)
+    text = "distance from which on DSA and PDS count a place as different, in the trees' unit (default: 2)"
+    add("--threshold", metavar="D", type=float, default=2.0, help=text)
+    text = "distance up to which cable is right in the length scores, in the trees' unit (default: 2)"
+    add("--tolerance", metavar="D", type=float, default=2.0, help=text)
+    add("--trace", action="store_true", help="trace two masks as well and score their trees (default: no)")
+    add("--tracer", choices=TRACERS, default="neurino", help="what traces masks (default: neurino, our own)")
+    add("--versus", metavar="DIR", type=Path, help="folder of a second method's predictions to compare")
+    text = "print the papers' layout from PRED/METHOD/DATASET/scores.json"
+    add("--table", choices=["papers", "seeds"], metavar="papers", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,9 +70,7 @@ def run(args: argparse.Namespace) -> int:
         print(papers_tables(args.pred))
         return 0
     if args.truth is None:
-        raise NeurinoError(
-            "TRUTH is missing: give two files or two folders, or --table papers with a folder of results"
-        )
+        raise NeurinoError("TRUTH is missing: give two files or folders, or --table papers with a folder of results")
     for path in filter(None, (args.pred, args.truth, args.versus)):
         if not path.exists():
             raise NeurinoError(f"{path}: no such file or folder; expected masks or SWC files")

@@ -36,60 +36,32 @@ EXAMPLE = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``neurino view``."""
-    parser.add_argument("--image", metavar="RAW", type=Path, help="image stack, or folder of stacks")
-    parser.add_argument("--truth", metavar="FILE", type=Path, help="true mask or SWC tree, or folder")
-    parser.add_argument("--prediction", metavar="FILE", type=Path, help="predicted mask or probability map, or folder")
-    parser.add_argument("--tree", metavar="SWC", type=Path, help="traced tree, or folder")
-    parser.add_argument(
-        "--spacing",
-        metavar=("Z", "Y", "X"),
-        nargs=3,
-        type=float,
-        help="voxel size in micrometres (default: what the files say; cubes where they say nothing)",
-    )
-    parser.add_argument("--channel", type=int, default=0, help="channel of the image, from 0 (default: 0)")
-    parser.add_argument(
-        "--threshold", type=float, default=0.5, help="foreground of a probability map lies above, 0 to 1 (default: 0.5)"
-    )
-    parser.add_argument(
-        "--tolerance",
-        type=float,
-        default=3.0,
-        help="skeletons farther apart than so many in-plane voxels disagree (default: 3)",
-    )
-    parser.add_argument(
-        "--slices",
-        action="store_true",
-        help="slices through the middle of the masks in place of projections (for MR images and the like)",
-    )
-    parser.add_argument(
-        "--training",
-        metavar="FOLD",
-        nargs="+",
-        type=Path,
-        help="training curves of nnU-Net fold folders (.../fold_0), several drawn together",
-    )
-    parser.add_argument(
-        "--features",
-        metavar="MODEL",
-        type=Path,
-        help="nnU-Net model folder: encoder features on the (first) image as colours, after and before training. "
-        "nnU-Net opens the checkpoint, which can run code: use models you trust",
-    )
-    parser.add_argument(
-        "--weights", metavar="WEIGHTS", help="with --features: a row with these 2D weights, untrained (neurino weights)"
-    )
-    parser.add_argument(
-        "--tubes",
-        metavar="MODEL",
-        type=Path,
-        help="nnU-Net model folder of a DINeuro trainer: the bent lines its embedding samples, over the (first) image. "
-        "nnU-Net opens the checkpoint, which can run code: use models you trust",
-    )
-    parser.add_argument("--title", default="Neurons", help="heading of the page (default: Neurons)")
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, required=True, help="page.html, or picture.png for one picture"
-    )
+    add = parser.add_argument
+    add("--image", metavar="RAW", type=Path, help="image stack, or folder of stacks")
+    add("--truth", metavar="FILE", type=Path, help="true mask or SWC tree, or folder")
+    add("--prediction", metavar="FILE", type=Path, help="predicted mask or probability map, or folder")
+    add("--tree", metavar="SWC", type=Path, help="traced tree, or folder")
+    text = "voxel size in micrometres (default: what the files say; cubes where they say nothing)"
+    add("--spacing", metavar=("Z", "Y", "X"), nargs=3, type=float, help=text)
+    add("--channel", type=int, default=0, help="channel of the image, from 0 (default: 0)")
+    text = "foreground of a probability map lies above, 0 to 1 (default: 0.5)"
+    add("--threshold", type=float, default=0.5, help=text)
+    text = "skeletons farther apart than so many in-plane voxels disagree (default: 3)"
+    add("--tolerance", type=float, default=3.0, help=text)
+    text = "slices through the middle of the masks in place of projections (for MR images and the like)"
+    add("--slices", action="store_true", help=text)
+    text = "training curves of nnU-Net fold folders (.../fold_0), several drawn together"
+    add("--training", metavar="FOLD", nargs="+", type=Path, help=text)
+    trust = "nnU-Net opens the checkpoint, which can run code: use models you trust"
+    text = "nnU-Net model folder: encoder features on the (first) image as colours, after and before training"
+    add("--features", metavar="MODEL", type=Path, help=f"{text}. {trust}")
+    text = "with --features: a row with these 2D weights, untrained (neurino weights)"
+    add("--weights", metavar="WEIGHTS", help=text)
+    text = "nnU-Net model folder of a DINeuro trainer: the bent lines its embedding samples, over the (first) image"
+    add("--tubes", metavar="MODEL", type=Path, help=f"{text}. {trust}")
+    add("--title", default="Neurons", help="heading of the page (default: Neurons)")
+    text = "page.html, or picture.png for one picture"
+    add("-o", "--output", metavar="FILE", type=Path, required=True, help=text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -70,8 +70,8 @@ def check_spacing(spacing: Sequence[float], where: str) -> Spacing:
     return values
 
 
-def check_size(path: str | os.PathLike[str], shape: Sequence[int], itemsize: int, max_bytes: int | None) -> int:
-    """Refuse a stack that does not fit into memory before anything of its size is made; return its bytes.
+def check_size(path: str | os.PathLike[str], shape: Sequence[int], itemsize: int, max_bytes: int | None) -> None:
+    """Refuse a stack that does not fit into memory before anything of its size is made.
 
     Args:
         path: the file, for the message.
@@ -90,7 +90,6 @@ def check_size(path: str | os.PathLike[str], shape: Sequence[int], itemsize: int
             f"{path}: {size} voxels need {needed / 2**30:.1f} GiB of memory, {max_bytes / 2**30:.1f} GiB may be used; "
             "save it uncompressed (TIFF or .v3draw, which are read piece by piece) or cut it into blocks"
         )
-    return needed
 
 
 def first_bytes(path: Path, n: int = 64) -> bytes:

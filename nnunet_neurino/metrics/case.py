@@ -78,7 +78,7 @@ def score_case(pred: Subject, truth: Subject, tracer: Tracer, options: CaseOptio
     """
     options = options or CaseOptions()
     spacing = _common_spacing(pred, truth)
-    notes = [*_labelled("prediction", pred.notes), *_labelled("truth", truth.notes)]
+    notes = [f"{name}: {note}" for name, side in (("prediction", pred), ("truth", truth)) for note in side.notes]
     found: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     unit: str | None = None
@@ -152,7 +152,3 @@ def _take(found: dict[str, Any], reasons: dict[str, str], kind: str, part: dict[
     if reason:
         reasons[kind] = reason
     found.update(part)
-
-
-def _labelled(name: str, notes: Sequence[str]) -> list[str]:
-    return [f"{name}: {note}" for note in notes]

@@ -68,7 +68,7 @@ def load(path: str | os.PathLike[str], spacing: Sequence[float] | None = None) -
         size = None if spacing is None else check_spacing(spacing, str(path))
         if size is not None and tree.unit == "micrometre":
             tree = to_voxels(tree, size)
-        return Subject(str(path), tree=tree, spacing=size, notes=_tree_notes(tree))
+        return Subject(str(path), tree=tree, spacing=size, notes=tuple(str(finding) for finding in tree.findings))
     stack = read_stack(path, spacing=spacing)
     if stack.voxels.ndim != 3:
         raise NeurinoError(
@@ -77,7 +77,3 @@ def load(path: str | os.PathLike[str], spacing: Sequence[float] | None = None) -
     mask, note = foreground(np.asarray(stack.voxels), _THRESHOLD, _THRESHOLD, str(path))
     notes = tuple(str(finding) for finding in stack.findings) + ((note,) if note else ())
     return Subject(str(path), mask=mask, spacing=stack.spacing or spacing_beside(path), notes=notes)
-
-
-def _tree_notes(tree: Tree) -> tuple[str, ...]:
-    return tuple(str(finding) for finding in tree.findings)

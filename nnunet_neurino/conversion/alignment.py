@@ -11,8 +11,8 @@ from scipy.spatial import KDTree
 
 from nnunet_neurino.conversion.evidence import NEAR, Brightness, Evidence, points_along
 from nnunet_neurino.conversion.offset import likely_shifts
-from nnunet_neurino.conversion.placement import FLIPS, Placement, inside_share
-from nnunet_neurino.swc import Tree
+from nnunet_neurino.conversion.placement import FLIPS, Placement
+from nnunet_neurino.swc import Tree, share_inside
 
 # The chance of a mistake by which a placement must beat its rivals, and by which one shift must beat another. An
 # easier test will do for an unshifted placement against a shift, since that is the luckiest of a million shifts; for
@@ -100,7 +100,7 @@ def check_alignment(
         stored_contrast=contrast(stored),
         best=best if clear else stored,
         best_contrast=contrast(best if clear else stored),
-        inside=inside_share(stored.voxels(tree.xyz, image.shape, spacing), image.shape),
+        inside=share_inside(stored.apply(tree, image.shape, spacing), image.shape),
         clear=clear,
         misplaced=best != stored if clear else peak and contest.beats(best, stored),
     )

@@ -57,12 +57,3 @@ class Placement:
         xyz = self.voxels(tree.xyz, shape, spacing)
         radii = tree.radii / float(spacing[2]) if self.micrometre and spacing else tree.radii
         return replace(tree, xyz=xyz, radii=radii, unit="voxel")
-
-
-def inside_share(xyz: np.ndarray, shape: Sequence[int]) -> float:
-    """Share of positions (n, 3) x, y, z whose nearest voxel lies in an image of ``shape`` (z, y, x)."""
-    if not len(xyz):
-        return 0.0
-    limit = np.array(shape[::-1], dtype=np.float64)
-    # Half a voxel more than the image: coordinates exactly on the border of a block are common (256.0 of 256).
-    return float(((xyz >= -1.0) & (xyz <= limit)).all(axis=1).mean())

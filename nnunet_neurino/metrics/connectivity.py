@@ -84,9 +84,9 @@ def tree_connectivity_scores(pred: Tree, truth: Tree, tolerance: float = 2.0) ->
     step = max(0.5 * tolerance, max(pred.length, truth.length) / _MOST_NODES, 1e-9)
     true, ours = (resample(merge_touching(tree), step) for tree in (truth, pred))
     piece = components(len(ours), ours.edges().reshape(-1, 2)) + 1
-    index = cKDTree(ours.xyz) if len(ours) else None
+    index = cKDTree(ours.xyz)
     found = [np.empty((0, 2), dtype=np.int64)]
-    for start in range(0, len(true) if index else 0, _PORTION):  # in portions: many nodes may be near one
+    for start in range(0, len(true) if len(ours) else 0, _PORTION):  # in portions: many nodes may be near one
         part = slice(start, start + _PORTION)
         near = index.query_ball_point(true.xyz[part], np.clip(true.radii[part], tolerance, _THICK * tolerance))
         nodes = np.repeat(np.arange(start, start + len(near)), list(map(len, near)))

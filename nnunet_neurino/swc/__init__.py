@@ -10,7 +10,7 @@ from nnunet_neurino.swc.geometry import (
     to_micrometres,
     to_voxels,
 )
-from nnunet_neurino.swc.rasterise import MODES, distance_band, rasterise
+from nnunet_neurino.swc.rasterise import MODES, centre_voxels, distance_band, rasterise
 from nnunet_neurino.swc.read import inspect_swc, read_swc
 from nnunet_neurino.swc.repair import portable_types, repair_radii
 from nnunet_neurino.swc.shape import crop, prune, resample, sections
@@ -24,6 +24,7 @@ __all__ = [
     "Finding",
     "Tree",
     "Unit",
+    "centre_voxels",
     "crop",
     "distance_band",
     "flip",

@@ -158,9 +158,12 @@ class Trainer(nnUNetTrainer):
 
     def _build_loss(self) -> nn.Module:
         loss = self.voxel_loss()
-        if self.settings.bottleneck_loss and isinstance(loss, DeepSupervisionWrapper):
-            weights = [0.5**level for level in range(len(loss.weight_factors))]
-            loss.weight_factors = tuple(weight / sum(weights) for weight in weights)
+        if isinstance(loss, DeepSupervisionWrapper):
+            n_outputs = len(loss.weight_factors)
+            # nnU-Net gives the last output no weight, and would divide 0 by 0 for a single one.
+            if self.settings.bottleneck_loss or n_outputs == 1:
+                weights = [0.5**level for level in range(n_outputs)]
+                loss.weight_factors = tuple(weight / sum(weights) for weight in weights)
         return loss
 
     def voxel_loss(self) -> nn.Module:

@@ -107,6 +107,29 @@ def test_a_model_to_start_from_is_taken_over_or_named(make: Make, tmp_path: Path
         assert "\n" not in str(caught.value)
 
 
+def test_a_model_to_start_from_may_have_the_names_of_version_0_1(make: Make, tmp_path: Path) -> None:
+    donor, path = make(), tmp_path / "checkpoint.pth"
+    with torch.no_grad():
+        for parameter in donor.network.parameters():
+            parameter.add_(0.5)
+    donor.save_checkpoint(str(path))
+    checkpoint = torch.load(path, weights_only=False)
+    old_names = {".stem.0.": ".stem.conv.", ".stem.1.": ".stem.norm.", ".downsample.0.": ".downsample.norm.",
+                 ".downsample.1.": ".downsample.conv.", ".conv_dw.": ".depthwise.", ".mlp.fc1.": ".expand.",
+                 ".mlp.fc2.": ".project."}  # fmt: skip
+    older = {}
+    for name, tensor in checkpoint["network_weights"].items():
+        for new, old in old_names.items():
+            name = name.replace(new, old) if name.startswith("encoder.") else name
+        older[name] = tensor
+    assert {"encoder.stem.conv.weight", "encoder.stages.2.blocks.5.expand.bias"} <= older.keys()
+    torch.save({**checkpoint, "network_weights": older}, path)
+    trainer = make(initialise=False)
+    launch._start_from(trainer, path)
+    assert torch.equal(weights(trainer, "encoder"), weights(donor, "encoder"))
+    assert torch.equal(weights(trainer, "decoder.levels"), weights(donor, "decoder.levels"))
+
+
 class _Bomb:
     def __init__(self, target: Path) -> None:
         self.target = target

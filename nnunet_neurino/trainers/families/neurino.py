@@ -118,15 +118,8 @@ class NeurINO(Family[NeurINOSettings]):
 
     def plan(self, configuration: dict[str, Any], settings: NeurINOSettings, fits: Callable[[Plan], bool]) -> Plan:
         strides, depths = _geometry(configuration, settings)
-        arch_kwargs = {
-            "size": settings.size,
-            "stem_stride": settings.stem_stride,
-            "grn": settings.grn,
-            "norm": settings.norm,
-            "strides": stride_rows(strides),
-            "kernel_depth": depths,
-            "checkpointing": settings.checkpointing,
-        }
+        same = settings.named("size", "stem_stride", "grn", "norm", "checkpointing")
+        arch_kwargs = {**same, "strides": stride_rows(strides), "kernel_depth": depths}
         if settings.start_values != "linear":
             arch_kwargs["start_values"] = settings.start_values
         return patch_wise(self, configuration, settings, arch_kwargs, totals(strides), fits)

@@ -26,12 +26,11 @@ class NeurINO(nn.Module):
     either stem, hence five heads and five of nnU-Net's targets.
 
     Args:
-        in_channels: channels of the image. nnU-Net calls it ``input_channels``; either name will do.
+        in_channels: channels of the image, ``input_channels`` with nnU-Net; either name will do.
         num_classes: channels of the logits: classes with the background, or regions.
         size: ``tiny``, ``small``, ``base`` or ``large``; ``atto`` for trials on a CPU.
         stem_stride: 2 (keeps thin neurites) or 4 (as the 2D network).
         grn: global response norm in the decoder.
-        deep_supervision: see above.
         strides: rows of (z, y, x) strides, or None for isotropic ones with the published heads.
         norm: norm of the decoder: ``batch`` (published), ``group`` (each channel of each patch by itself) or
             ``layer`` (over the channels of each voxel).
@@ -42,7 +41,6 @@ class NeurINO(nn.Module):
         checkpointing: compute activations again in the backward pass instead of keeping them.
         start_values: ``linear``, or ``published`` for the large first logits of the published network; see
             ``nnunet_neurino.networks.decoder``.
-        input_channels: nnU-Net's name for ``in_channels``.
 
     Examples:
         >>> import torch

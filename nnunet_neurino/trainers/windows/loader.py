@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -20,10 +20,11 @@ from nnunet_neurino.trainers.windows.copies import CopyRecipe, VolumeCopy, padde
 from nnunet_neurino.trainers.windows.token_cache import TokenCache
 
 
+@dataclass(frozen=True)
 class CachedWindows:
     """Windows of a batch whose tokens are read when they are asked for.
 
-    Args:
+    Attributes:
         grid: of each volume of the batch, or of the block of it that is used.
         arrays: tokens (windows, channels of a token, d, y', x') of all of the volume, for each sample.
         numbers: which of them the windows of the grid are, for each sample.
@@ -31,30 +32,24 @@ class CachedWindows:
         device: of the tokens that are given.
     """
 
-    def __init__(
-        self,
-        grid: WindowGrid,
-        arrays: Sequence[np.ndarray],
-        numbers: Sequence[Sequence[int]],
-        upside_down: Sequence[bool],
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.grid = grid
-        self._arrays, self._numbers, self._upside_down = arrays, numbers, upside_down
-        self._device = torch.device(device)
+    grid: WindowGrid
+    arrays: Sequence[np.ndarray]
+    numbers: Sequence[Sequence[int]]
+    upside_down: Sequence[bool]
+    device: torch.device | str = "cpu"
 
     def tokens(self, number: int) -> Tensor:
         """Of window ``number``: (N, channels of a token, d, y', x') float32."""
-        samples = zip(self._arrays, self._numbers, self._upside_down, strict=True)
+        samples = zip(self.arrays, self.numbers, self.upside_down, strict=True)
         found = [array[numbers[number]][:, :: -1 if flipped else 1] for array, numbers, flipped in samples]
         tokens = torch.from_numpy(np.stack(found))
-        if self._device.type == "cuda":
+        if torch.device(self.device).type == "cuda":
             tokens = tokens.pin_memory()
-        return tokens.to(self._device, non_blocking=True).float()  # half as much goes to the GPU
+        return tokens.to(self.device, non_blocking=True).float()  # half as much goes to the GPU
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> CachedWindows:
         """The same for another device; only the tokens of one window at a time are ever there."""
-        return CachedWindows(self.grid, self._arrays, self._numbers, self._upside_down, device)
+        return replace(self, device=device)
 
 
 class ComputedWindows:

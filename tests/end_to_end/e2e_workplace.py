@@ -68,11 +68,11 @@ class Workplace:
             start_new_session=True,
         )
 
-    def run(self, *command: str | Path, fails: bool = False, **variables: str) -> str:
+    def run(self, *command: str | Path, **variables: str) -> str:
         """Run a console script to its end and return what it printed."""
         process = self.start([str(part) for part in command], **variables)
         output, _ = process.communicate(timeout=570)
-        assert (process.returncode != 0) == fails, f"{command} ended with {process.returncode}:\n{output}"
+        assert process.returncode == 0, f"{command} ended with {process.returncode}:\n{output}"
         return output
 
     def train(self, *arguments: str | Path, **variables: str) -> str:

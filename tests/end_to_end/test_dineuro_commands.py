@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,6 @@ from e2e_workplace import ANISOTROPIC, ISOTROPIC, Workplace, model_folder, read_
 
 pytestmark = pytest.mark.xdist_group("end_to_end")
 TRAINER = "nnUNetTrainerDINeuro_demo_NoMirroring"
-
-
-@pytest.fixture
-def inside(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The workplace's environment in this process: quicker than commands, which import everything anew."""
-    for name, value in workplace.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    return
 
 
 def train(dataset: str, trainer: str = TRAINER, resume: bool = False, **settings: Any) -> None:

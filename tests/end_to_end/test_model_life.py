@@ -15,6 +15,8 @@ import torch
 from e2e_workplace import ISOTROPIC, Workplace, model_folder, read_json
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 
+from nnunet_neurino.cli.main import main
+
 pytestmark = pytest.mark.xdist_group("end_to_end")
 
 TRAINER = "nnUNetTrainerNeurINO_demo_EMA"
@@ -153,25 +155,26 @@ def test_model_zip_predicts_elsewhere_without_network_and_weights(
     assert np.array_equal(tifffile.imread(out / "case05.tif"), tifffile.imread(prediction))
 
 
-def test_a_resumed_run_takes_new_epochs_but_no_other_network(workplace: Workplace, trained: Path) -> None:
-    common = ("neurino", "train", "901", "3d_fullres", "0", "-tr", TRAINER, "--c", "--device", "cpu", "--no-val")
-    said = workplace.run(*common, "--size", "tiny", fails=True)
+@pytest.mark.usefixtures("inside")
+def test_a_resumed_run_takes_new_epochs_but_no_other_network(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ("train", "901", "3d_fullres", "0", "-tr", TRAINER, "--c", "--device", "cpu", "--no-val")
+    assert main([*common, "--size", "tiny"]) == 1
+    said = capsys.readouterr().err
     assert "started with size atto" in said.splitlines()[-1]
     assert "Traceback" not in said
     assert checkpoint(trained)["current_epoch"] == 3, "a refused run changed the checkpoint"
 
-    workplace.run(*common, "--epochs", "4", nnUNet_n_proc_DA="0")
+    assert main([*common, "--epochs", "4"]) == 0
     final = checkpoint(trained)
     assert final["current_epoch"] == 4
     assert final["init_args"]["plans"]["neurino_settings"]["epochs"] == 4
     assert final["init_args"]["neurino"]["settings"]["lr"] == 3e-3, "what is not given anew stays"
 
 
-def test_another_fold_with_another_network_is_refused(workplace: Workplace, trained: Path) -> None:
-    said = workplace.run(
-        "neurino", "train", "901", "3d_fullres", "1", "-tr", TRAINER, "--size", "tiny", "--device", "cpu", fails=True
-    )  # fmt: skip
-    assert "fold_0 was trained with another architecture" in said.splitlines()[-1]
+@pytest.mark.usefixtures("inside")
+def test_another_fold_with_another_network_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "901", "3d_fullres", "1", "-tr", TRAINER, "--size", "tiny", "--device", "cpu"]) == 1
+    assert "fold_0 was trained with another architecture" in capsys.readouterr().err.splitlines()[-1]
     assert (
         read_json(trained / "plans.json")["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["size"]
         == "atto"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +34,6 @@ def weights(workplace: Workplace) -> Path:
     shapes = {name: tensor.shape for name, tensor in VIT.expected(VITS["atto_v3"]).items()}
     save_file({name: 0.05 * torch.randn(shape) for name, shape in shapes.items()}, path)
     return path
-
-
-@pytest.fixture
-def inside(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The workplace's environment in this process: quicker than commands, which import everything anew."""
-    for name, value in workplace.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    return
 
 
 def train(dataset: str, trainer: str = TRAINER, resume: bool = False, **settings: Any) -> None:

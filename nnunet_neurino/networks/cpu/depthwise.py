@@ -90,16 +90,14 @@ def runs_fast(x: Tensor, weight: Tensor, padding: Triple, stride: Triple = (1, 1
 
 
 class DepthwiseConv3d(nn.Conv3d):
-    """``nn.Conv3d(channels, channels, kernel_size, stride, padding, groups=channels)`` with a fast backward pass.
+    """``nn.Conv3d(channels, channels, kernel_size, stride, kernel_size // 2, groups=channels)``, faster backward.
 
     Parameters, their names and their initialisation are those of ``nn.Conv3d``.
 
     Args:
         channels: C of the (N, C, Z, Y, X) input.
-        kernel_size: voxels (z, y, x).
+        kernel_size: voxels (z, y, x), odd numbers: with stride 1 the volume keeps its size.
         stride: voxels (z, y, x).
-        padding: zeros on both sides of each axis (z, y, x); None keeps the size of the volume (odd kernels).
-        bias: whether a value for each channel is added.
         implementation: see ``depthwise_conv3d``.
     """
 
@@ -108,13 +106,11 @@ class DepthwiseConv3d(nn.Conv3d):
         channels: int,
         kernel_size: int | Sequence[int],
         stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] | None = None,
-        bias: bool = True,
         implementation: str = "auto",
     ) -> None:
         kernel = _triple(kernel_size)
-        pads = _triple([size // 2 for size in kernel] if padding is None else padding)
-        super().__init__(channels, channels, kernel, _triple(stride), pads, groups=channels, bias=bias)
+        pads = _triple([size // 2 for size in kernel])
+        super().__init__(channels, channels, kernel, _triple(stride), pads, groups=channels)
         self.implementation = implementation
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from e2e_workplace import ANISOTROPIC, BLOB, ISOTROPIC, REGIONS, Workplace
-
-# nnU-Net spawns workers for each data set and step, which import everything anew; forked ones do not.
-PLAN = """
-import multiprocessing
-from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry
-get_context = multiprocessing.get_context
-multiprocessing.get_context = lambda method=None: get_context("fork")
-plan_and_preprocess_entry()
-"""
 
 
 @pytest.fixture(scope="session")
@@ -26,11 +14,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         folder.mkdir()
     for dataset in (ISOTROPIC, ANISOTROPIC, REGIONS, BLOB):
         dataset.write(place.raw)
-    command = ("-d", "901", "902", "903", "904", "-c", "3d_fullres", "-npfp", "1", "-np", "1", "--no_pbar")
-    result = subprocess.run(
-        [sys.executable, "-c", PLAN, *command], env=place.environment, cwd=place.folder, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    place.run(
+        "nnUNetv2_plan_and_preprocess", "-d", "901", "902", "903", "904", "-c", "3d_fullres",
+        "-npfp", "1", "-np", "1", "--no_pbar",
+    )  # fmt: skip
     return place
 
 

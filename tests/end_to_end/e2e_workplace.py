@@ -42,7 +42,7 @@ class Workplace:
 
     @property
     def environment(self) -> dict[str, str]:
-        """A new shell's environment: what nnU-Net users set, and frugal workers; nothing of ours."""
+        """A new shell's environment: what nnU-Net users set, and frugal, forked workers; nothing of ours."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("nnUNet", "NNUNET", "PYTHONPATH"))}
         return kept | {
             "nnUNet_raw": str(self.raw),
@@ -50,6 +50,7 @@ class Workplace:
             "nnUNet_results": str(self.results),
             "nnUNet_def_n_proc": "1",
             "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parent / "forked"),
             # Weights must not come from the developer's own cache.
             "HF_HOME": str(self.folder / "no_hugging_face"),
             **self.variables,

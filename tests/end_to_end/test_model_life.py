@@ -143,7 +143,9 @@ def test_model_zip_predicts_elsewhere_without_network_and_weights(
     workplace.run(
         "nnUNetv2_export_model_to_zip", "-d", "901", "-o", archive, "-c", "3d_fullres", "-tr", TRAINER, "-f", "0"
     )
-    elsewhere = Workplace(tmp_path, {"HF_HUB_OFFLINE": "1", "NNUNET_NEURINO_WEIGHTS": "/nowhere/weights.safetensors"})
+    # With workers that are spawned, as users have them.
+    variables = {"HF_HUB_OFFLINE": "1", "NNUNET_NEURINO_WEIGHTS": "/nowhere/weights.safetensors", "PYTHONPATH": ""}
+    elsewhere = Workplace(tmp_path, variables)
     for folder in (elsewhere.raw, elsewhere.preprocessed, elsewhere.results):
         folder.mkdir()
     elsewhere.run("nnUNetv2_install_pretrained_model_from_zip", archive)

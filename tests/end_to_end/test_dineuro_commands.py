@@ -25,7 +25,10 @@ def train(dataset: str, trainer: str = TRAINER, resume: bool = False, **settings
 
 def test_thick_slices_by_the_commands_a_user_types(workplace: Workplace, tmp_path: Path) -> None:
     trainer = "nnUNetTrainerDINeuro_demo_NoMirroring_1epoch"
-    workplace.train("902", "3d_fullres", "0", "-tr", trainer)
+    workplace.run(
+        "neurino", "train", "902", "3d_fullres", "0", "-tr", trainer, "--device", "cpu", "--iterations", "4",
+        "--val-iterations", "1", nnUNet_n_proc_DA="0",
+    )  # fmt: skip
     model = model_folder(workplace, trainer, ANISOTROPIC.name)
     configuration = read_json(model / "plans.json")["configurations"]["3d_fullres"]
     assert configuration["architecture"]["network_class_name"] == "nnunet_neurino.networks.DINeuro"

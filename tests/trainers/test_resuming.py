@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from recipe_cases import Make, batch, start_epoch, weights
 
 from nnunet_neurino.errors import NeurinoError
@@ -128,6 +129,9 @@ def test_a_model_to_start_from_may_have_the_names_of_version_0_1(make: Make, tmp
     launch._start_from(trainer, path)
     assert torch.equal(weights(trainer, "encoder"), weights(donor, "encoder"))
     assert torch.equal(weights(trainer, "decoder.levels"), weights(donor, "decoder.levels"))
+    # nnU-Net compares names before it asks the network, so the docs send its users here.
+    with pytest.raises(AssertionError, match=r"encoder\.stem\.0\.weight is missing in the pretrained model weights"):
+        load_pretrained_weights(trainer.network, str(path))
 
 
 class _Bomb:

@@ -82,8 +82,8 @@ class PlainTASLTrainer(nnUNetTrainer):
     epochs: ClassVar[int | None] = None
     """Number of epochs; None: nnU-Net's."""
 
-    @wraps(nnUNetTrainer.__init__)  # nnU-Net reads its signature
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]
+    @wraps(nnUNetTrainer.__init__)  # type: ignore[misc]  # nnU-Net reads its signature
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.epochs is not None:
             self.num_epochs = self.epochs

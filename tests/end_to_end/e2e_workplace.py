@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
+from unittest import mock
 
+import torch
 from e2e_data import RawDataset
 
 ISOTROPIC = RawDataset("Dataset901_Isotropic")
@@ -75,6 +79,20 @@ class Workplace:
         output, _ = process.communicate(timeout=570)
         assert process.returncode == 0, f"{command} ended with {process.returncode}:\n{output}"
         return output
+
+    def call(self, *command: str | Path, **variables: str) -> None:
+        """The same in this process, which has imported everything already; workers are forked as in ``run``."""
+        (script,) = entry_points(group="console_scripts", name=str(command[0]))
+        forked, n_threads = multiprocessing.get_context("fork"), torch.get_num_threads()
+        with (
+            mock.patch.dict(os.environ, {**self.environment, **variables}),
+            mock.patch.object(sys, "argv", list(map(str, command))),
+            mock.patch.object(multiprocessing, "get_context", return_value=forked),
+        ):
+            try:
+                assert not script.load()(), command
+            finally:
+                torch.set_num_threads(n_threads)
 
     def train(self, *arguments: str | Path, **variables: str) -> str:
         """``nnUNetv2_train`` on the CPU without worker processes for the data."""

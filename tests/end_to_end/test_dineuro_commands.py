@@ -25,7 +25,7 @@ def train(dataset: str, trainer: str = TRAINER, resume: bool = False, **settings
 
 def test_thick_slices_by_the_commands_a_user_types(workplace: Workplace, tmp_path: Path) -> None:
     trainer = "nnUNetTrainerDINeuro_demo_NoMirroring_1epoch"
-    workplace.run(
+    workplace.call(
         "neurino", "train", "902", "3d_fullres", "0", "-tr", trainer, "--device", "cpu", "--iterations", "4",
         "--val-iterations", "1", nnUNet_n_proc_DA="0",
     )  # fmt: skip
@@ -36,7 +36,7 @@ def test_thick_slices_by_the_commands_a_user_types(workplace: Workplace, tmp_pat
     assert all(row[0] == 1 for row in configuration["architecture"]["arch_kwargs"]["strides"])
     # Validation inside the training has segmented whole stacks of 20 slices with patches of 16.
     assert read_json(model / "fold_0" / "validation" / "summary.json")["foreground_mean"]["Dice"] >= 0
-    workplace.run(
+    workplace.call(
         "nnUNetv2_predict", "-i", workplace.raw / ANISOTROPIC.name / "imagesTs", "-o", tmp_path / "out", "-d", "902",
         "-c", "3d_fullres", "-f", "0", "-tr", trainer, "-device", "cpu", "-npp", "0", "-nps", "0",
     )  # fmt: skip

@@ -84,7 +84,7 @@ def test_a_life_by_the_commands_a_user_types(workplace: Workplace, weights: Path
     assert (record["size"], record["source"]) == ("atto_v3", "atto_v3.safetensors")
     assert read_json(folder / "fold_0" / "validation" / "summary.json")["foreground_mean"]["Dice"] >= 0
 
-    workplace.run(
+    workplace.call(
         "nnUNetv2_predict", "-i", workplace.raw / BLOB.name / "imagesTs", "-o", tmp_path / "out", "-d", "904",
         "-c", "3d_fullres", "-f", "0", "-tr", TRAINER, "-device", "cpu", "-npp", "0", "-nps", "0", "--disable_tta",
     )  # fmt: skip

@@ -183,12 +183,11 @@ class DINeuro(Family[DINeuroSettings]):
 
     def fill(self, network: Any, location: str, settings: DINeuroSettings) -> dict[str, Any]:
         from nnunet_neurino.transfer.vit import inflate_vit_into, load_vit_weights
-        from nnunet_neurino.transfer.weights import as_mapping
 
         weights = load_vit_weights(location)
         assert weights is not None
         inflate_vit_into(network, weights, settings.inflation, settings.rgb)
-        return {**as_mapping(weights), "inflation": settings.inflation, "rgb": settings.rgb}
+        return weights.record | settings.named("inflation", "rgb")
 
 
 def _tube_steps(settings: DINeuroSettings, spacing: Sequence[float]) -> list[float]:

@@ -203,12 +203,11 @@ class DINOWindow(Family[WindowSettings]):
 
     def fill(self, network: Any, location: str, settings: WindowSettings) -> dict[str, Any]:
         from nnunet_neurino.transfer.vit import fill_slice_encoder, load_vit_weights
-        from nnunet_neurino.transfer.weights import as_mapping
 
         weights = load_vit_weights(location)
         assert weights is not None
         fill_slice_encoder(network, weights)
-        return dict(as_mapping(weights))
+        return weights.record
 
     def unpretrained(self, settings: WindowSettings) -> str:
         return "The frozen encoder has random weights, on purpose: good for trials only."

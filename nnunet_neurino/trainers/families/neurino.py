@@ -136,12 +136,11 @@ class NeurINO(Family[NeurINOSettings]):
 
     def fill(self, network: Any, location: str, settings: NeurINOSettings) -> dict[str, Any]:
         from nnunet_neurino.transfer import inflate_into, load_2d_weights
-        from nnunet_neurino.transfer.weights import as_mapping
 
         weights = load_2d_weights(location)
         assert weights is not None
         inflate_into(network, weights, settings.inflation, settings.rgb)
-        return {**as_mapping(weights), "inflation": settings.inflation, "rgb": settings.rgb}
+        return weights.record | settings.named("inflation", "rgb")
 
 
 def _geometry(configuration: dict[str, Any], settings: NeurINOSettings) -> tuple[list[Axes], list[int]]:

@@ -37,7 +37,6 @@ class NeurINO(nn.Module):
         kernel_depth: taps along the depth axis of the encoder's depthwise kernels: one odd number, or one for each
             stage.
         depth_axis: the axis that the 2D weights do not have: 0 (z), 1 (y) or 2 (x).
-        layer_scale: start value of the encoder's layer scale when training from scratch.
         checkpointing: compute activations again in the backward pass instead of keeping them.
         start_values: ``linear``, or ``published`` for the large first logits of the published network; see
             ``nnunet_neurino.networks.decoder``.
@@ -66,7 +65,6 @@ class NeurINO(nn.Module):
         norm: str = "batch",
         kernel_depth: int | Sequence[int] = 3,
         depth_axis: int = 0,
-        layer_scale: float = 1e-6,
         checkpointing: bool = False,
         start_values: str = "linear",
         *,
@@ -78,7 +76,7 @@ class NeurINO(nn.Module):
         self.size = size_by_name(size)
         self.levels = neurino_levels(strides, stem_stride)
         geometry = encoder_geometry(self.levels, kernel_depth, depth_axis)
-        self.encoder = ConvNeXt3d(in_channels, self.size, geometry, layer_scale, checkpointing)
+        self.encoder = ConvNeXt3d(in_channels, self.size, geometry, checkpointing)
         finer = tuple(self.size.widths[0] // 2**k for k in range(self._finer_levels, 0, -1))
         widths = finer + self.size.widths
         plan = DecoderPlan(

@@ -78,20 +78,21 @@ def inflate_vit(
     return result
 
 
-def inflate_vit_into(network: nn.Module, weights: Weights2D, rule: str = "center", rgb: str = "sum") -> None:
+def inflate_vit_into(network: nn.Module, weights: Weights2D, rule: str | None = None, rgb: str = "sum") -> None:
     """Fill the encoder of ``network`` (a ``DINeuro``) with 2D weights, in place, wholly or not at all.
 
     Args:
         network: whose ``encoder`` is filled.
         weights: from ``load_vit_weights``.
-        rule, rgb: see ``inflate_vit``.
+        rule: see ``inflate_vit``; None takes the network's own.
+        rgb: see ``inflate_vit``.
     """
     encoder = network.get_submodule("encoder")
     if not isinstance(encoder, BlockViT):
         raise NeurinoError(f"{type(network).__name__} has no ViT that 2D weights can be put into")
     inflated = inflate_vit(
         weights,
-        rule,
+        str(network.transfer) if rule is None else rule,
         in_channels=encoder.patch_embed.proj.in_channels,
         rgb=rgb,
         block_depth=encoder.patch_embed.depth,

@@ -28,6 +28,7 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from nnunet_neurino.trainers import model_folder
 from nnunet_neurino.trainers.checkpoints import init_args_of, resumed_plans, resumed_settings, whole_file
@@ -212,11 +213,7 @@ class Trainer(nnUNetTrainer):
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One step of the optimiser; nnU-Net's own has its clipping and its schedule built in."""
         data = batch["data"].to(self.device, non_blocking=True)
-        target = batch["target"]
-        if isinstance(target, list):
-            target = [level.to(self.device, non_blocking=True) for level in target]
-        else:
-            target = target.to(self.device, non_blocking=True)
+        target = tree_map(lambda scale: scale.to(self.device, non_blocking=True), batch["target"])
         if self.settings.stepwise:
             fraction = (self._iteration + 0.5) / self.num_iterations_per_epoch
             self.lr_scheduler.step(self.current_epoch + fraction)

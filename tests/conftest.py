@@ -14,6 +14,7 @@ import torch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("nnUNet_def_n_proc", "1")  # nnU-Net reads it when it is imported
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -45,6 +45,11 @@ class ViTSize:
     layer_scale: float | None = None
     eps: float = 1e-6
 
+    @property
+    def four_layers(self) -> tuple[int, ...]:
+        """Four of the blocks, spread evenly, the last one included: 2, 5, 8, 11 of 12."""
+        return tuple(self.depth * quarter // 4 - 1 for quarter in range(1, 5))
+
 
 def _rotary(size: ViTSize) -> ViTSize:
     return replace(size, native=None, registers=4, layer_scale=0.1, eps=1e-5)

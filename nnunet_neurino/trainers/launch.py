@@ -87,11 +87,9 @@ def make_trainer(training: Training) -> Any:
     if training.settings:
         plans[PLANS_KEY] = {**plans.get(PLANS_KEY, {}), **training.settings}
     plans["continue_training"] = training.resume
-    return trainer_class(plans, training.configuration, training.fold, load_dataset_json(name), _device(training))
-
-
-def _device(training: Training) -> torch.device:
-    return torch.device(training.device)
+    return trainer_class(
+        plans, training.configuration, training.fold, load_dataset_json(name), torch.device(training.device)
+    )
 
 
 def _trainer_class(name: str) -> type[Any]:

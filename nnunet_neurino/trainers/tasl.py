@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, ClassVar, Literal, TypeVar
 
-import torch
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
@@ -82,14 +82,8 @@ class PlainTASLTrainer(nnUNetTrainer):
     epochs: ClassVar[int | None] = None
     """Number of epochs; None: nnU-Net's."""
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
+    @wraps(nnUNetTrainer.__init__)  # type: ignore[misc]  # nnU-Net reads its signature
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         if self.epochs is not None:
             self.num_epochs = self.epochs

@@ -7,7 +7,6 @@ whole network (``model.``, ``backbone.``, ``module.`` ...) do not matter.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,17 +16,7 @@ from typing import Any
 import torch
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.networks.old_names import current_name
-
-Rules = tuple[tuple[str, str], ...]
-"""Regular expressions and what replaces them, one after the other."""
-
-
-def substituted(rules: Rules, name: str) -> str:
-    """A name with ``rules`` applied."""
-    for old, new in rules:
-        name = re.sub(old, new, name)
-    return name
+from nnunet_neurino.networks.old_names import Rules, current_name, substituted
 
 
 @dataclass(frozen=True)

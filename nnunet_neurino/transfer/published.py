@@ -16,7 +16,8 @@ from torch import Tensor
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.convnext import SIZES
 from nnunet_neurino.networks.neurino import NeurINO
-from nnunet_neurino.transfer.libraries import TRANSFORMERS_CONVNEXT, Rules, substituted
+from nnunet_neurino.networks.old_names import Rules, substituted
+from nnunet_neurino.transfer.libraries import TRANSFORMERS_CONVNEXT
 
 _WRAPPERS = ("module.", "_orig_mod.")
 

@@ -46,6 +46,12 @@ class Weights2D:
         """What was found, in words."""
         return f"{self.title}, {sum(t.numel() for t in self.state.values()):,} parameters"
 
+    @property
+    def record(self) -> dict[str, str]:
+        """What to write into a log or a converted file about where the weights come from."""
+        source = Path(self.source).name if re.search(r"[/\\]", self.source) else self.source
+        return {"size": self.size, "source": source, "scheme": self.scheme, "sha256": self.sha256}
+
 
 def load_2d_weights(source: str | Path) -> Weights2D | None:
     """Load the weights of a 2D ConvNeXt (DINOv3's, for which this is made, or any other of the four sizes).
@@ -164,9 +170,3 @@ def sha256_of(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def as_mapping(weights: Weights2D) -> Mapping[str, str]:
-    """What to write into a log or a converted file about where weights come from."""
-    source = Path(weights.source).name if re.search(r"[/\\]", weights.source) else weights.source
-    return {"size": weights.size, "source": source, "scheme": weights.scheme, "sha256": weights.sha256}

@@ -167,20 +167,11 @@ class DINeuro(Family[DINeuroSettings]):
         levels = dineuro_levels(settings.decoder, settings.magnify)
         arch_kwargs = {
             "vit": settings.size,
-            "tubes": settings.tubes,
             "transfer": settings.inflation if settings.pretrained else "scratch",
-            "decoder": settings.decoder,
-            "strides": [list(row) for row in levels.rows],
-            "block_depth": settings.block_depth,
-            "layers": None if settings.layers is None else list(settings.layers),
-            "decoder_width": settings.decoder_width,
-            "norm": settings.norm,
-            "magnify": settings.magnify,
-            "tube_length": settings.tube_length,
+            "strides": levels.rows,
             "tube_step": _tube_steps(settings, [float(s) for s in configuration["spacing"]]),
-            "tube_controls": settings.tube_controls,
-            "tube_gate": settings.tube_gate,
-            "checkpointing": settings.checkpointing,
+            **settings.named("tubes", "decoder", "block_depth", "layers", "decoder_width", "norm", "magnify"),
+            **settings.named("tube_length", "tube_controls", "tube_gate", "checkpointing"),
         }
         # Any number of slices will do.
         return patch_wise(self, configuration, settings, arch_kwargs, levels.totals[-1], fits, _flatter)
@@ -192,12 +183,11 @@ class DINeuro(Family[DINeuroSettings]):
 
     def fill(self, network: Any, location: str, settings: DINeuroSettings) -> dict[str, Any]:
         from nnunet_neurino.transfer.vit import inflate_vit_into, load_vit_weights
-        from nnunet_neurino.transfer.weights import as_mapping
 
         weights = load_vit_weights(location)
         assert weights is not None
         inflate_vit_into(network, weights, settings.inflation, settings.rgb)
-        return {**as_mapping(weights), "inflation": settings.inflation, "rgb": settings.rgb}
+        return weights.record | settings.named("inflation", "rgb")
 
 
 def _tube_steps(settings: DINeuroSettings, spacing: Sequence[float]) -> list[float]:

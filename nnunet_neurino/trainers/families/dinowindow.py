@@ -81,10 +81,7 @@ class WindowSettings(Recipe):
         "tokens": ("cached", "computed", "augmented"),
     }
 
-    @property
-    def frozen_epochs(self) -> int:
-        """The encoder is never trained."""
-        return -1
+    frozen_epochs = -1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -167,6 +164,11 @@ class DINOWindow(Family[WindowSettings]):
         """
         from nnunet_neurino.networks.vit import PATCH
 
+        if configuration.get("previous_stage"):
+            raise NeurinoError(
+                "the second stage of a cascade is what DINOWindow cannot be: its encoder sees images, not "
+                "segmentations; train 3d_fullres"
+            )
         asked = settings.patch_size or configuration.get("median_image_size_in_voxels") or configuration["patch_size"]
         volume = tuple(max(1, math.ceil(n)) for n in asked)
         cells: Axes = (1, PATCH // settings.magnify, PATCH // settings.magnify)
@@ -186,14 +188,10 @@ class DINOWindow(Family[WindowSettings]):
         arch_kwargs = {
             "vit": settings.size,
             "window": list(window),
-            "magnify": settings.magnify,
             "layers": [vit_by_name(settings.size).depth - 1] if settings.layers == "last" else None,
-            "channels": settings.channels,
-            "dropout": settings.dropout,
             "arms": list(counts) if settings.per_position else None,
-            "dense_head": settings.dense_head,
-            "overlap": settings.overlap,
             "strides": [[1, 1, 1]],
+            **settings.named("magnify", "channels", "dropout", "dense_head", "overlap"),
         }
         patch = tuple(c * w for c, w in zip(counts, window, strict=True))
         return Plan(patch, settings.batch_size or configuration["batch_size"], arch_kwargs)
@@ -205,12 +203,11 @@ class DINOWindow(Family[WindowSettings]):
 
     def fill(self, network: Any, location: str, settings: WindowSettings) -> dict[str, Any]:
         from nnunet_neurino.transfer.vit import fill_slice_encoder, load_vit_weights
-        from nnunet_neurino.transfer.weights import as_mapping
 
         weights = load_vit_weights(location)
         assert weights is not None
         fill_slice_encoder(network, weights)
-        return dict(as_mapping(weights))
+        return weights.record
 
     def unpretrained(self, settings: WindowSettings) -> str:
         return "The frozen encoder has random weights, on purpose: good for trials only."

@@ -47,13 +47,7 @@ class MedNeXtTASL(Family[MedNeXtSettings]):
 
     def plan(self, configuration: dict[str, Any], settings: MedNeXtSettings, fits: Callable[[Plan], bool]) -> Plan:
         strides, _ = level_strides(configuration, 4, settings.patch_size)
-        arch_kwargs = {
-            "size": settings.size,
-            "grn": settings.grn,
-            "norm": settings.norm,
-            "strides": stride_rows(strides),
-            "checkpointing": settings.checkpointing,
-        }
+        arch_kwargs = {**settings.named("size", "grn", "norm", "checkpointing"), "strides": stride_rows(strides)}
         return patch_wise(self, configuration, settings, arch_kwargs, totals(strides), fits)
 
 

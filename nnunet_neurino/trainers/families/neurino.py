@@ -118,15 +118,8 @@ class NeurINO(Family[NeurINOSettings]):
 
     def plan(self, configuration: dict[str, Any], settings: NeurINOSettings, fits: Callable[[Plan], bool]) -> Plan:
         strides, depths = _geometry(configuration, settings)
-        arch_kwargs = {
-            "size": settings.size,
-            "stem_stride": settings.stem_stride,
-            "grn": settings.grn,
-            "norm": settings.norm,
-            "strides": stride_rows(strides),
-            "kernel_depth": depths,
-            "checkpointing": settings.checkpointing,
-        }
+        same = settings.named("size", "stem_stride", "grn", "norm", "checkpointing")
+        arch_kwargs = {**same, "strides": stride_rows(strides), "kernel_depth": depths}
         if settings.start_values != "linear":
             arch_kwargs["start_values"] = settings.start_values
         return patch_wise(self, configuration, settings, arch_kwargs, totals(strides), fits)
@@ -143,12 +136,11 @@ class NeurINO(Family[NeurINOSettings]):
 
     def fill(self, network: Any, location: str, settings: NeurINOSettings) -> dict[str, Any]:
         from nnunet_neurino.transfer import inflate_into, load_2d_weights
-        from nnunet_neurino.transfer.weights import as_mapping
 
         weights = load_2d_weights(location)
         assert weights is not None
         inflate_into(network, weights, settings.inflation, settings.rgb)
-        return {**as_mapping(weights), "inflation": settings.inflation, "rgb": settings.rgb}
+        return weights.record | settings.named("inflation", "rgb")
 
 
 def _geometry(configuration: dict[str, Any], settings: NeurINOSettings) -> tuple[list[Axes], list[int]]:

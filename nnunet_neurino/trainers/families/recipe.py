@@ -93,23 +93,11 @@ class Recipe:
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"tasl": ("localised", "published", None)}
     """Values of the settings that take no others."""
 
-    # What the trainer asks of every recipe, for recipes that have no such setting.
-
-    @property
-    def pretrained(self) -> bool:
-        return False
-
-    @property
-    def frozen_epochs(self) -> int:
-        return 0
-
-    @property
-    def layer_decay(self) -> float:
-        return 1.0
-
-    @property
-    def bottleneck_loss(self) -> bool:
-        return False
+    # What the trainer asks of every recipe, for recipes that have no such setting: no annotation, so no field.
+    pretrained = False
+    frozen_epochs = 0
+    layer_decay = 1.0
+    bottleneck_loss = False
 
     def __post_init__(self) -> None:
         for name, known in self.choices.items():
@@ -148,6 +136,11 @@ class Recipe:
     def as_json(self) -> dict[str, Any]:
         """All settings as JSON-able values."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+    def named(self, *names: str) -> dict[str, Any]:
+        """Some settings as JSON-able values: arguments that a network calls as its recipe does."""
+        values = self.as_json()
+        return {name: values[name] for name in names}
 
 
 @dataclass(frozen=True)

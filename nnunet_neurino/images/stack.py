@@ -19,18 +19,13 @@ Spacing = tuple[float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """A three-dimensional image with its voxel size.
+    """A three-dimensional image with its voxel size."""
 
-    Attributes:
-        voxels: (z, y, x), or (c, z, y, x) when there is more than one channel. May be a read-only memory map of the
-            file, in the file's own byte order.
-        spacing: (z, y, x) in micrometres; None when neither the file nor the caller said.
-        findings: what was odd in the file and how it was taken.
-    """
-
+    # (z, y, x), or (c, z, y, x) when there is more than one channel. May be a read-only memory map of the file, in the
+    # file's own byte order
     voxels: np.ndarray
-    spacing: Spacing | None = None
-    findings: tuple[Finding, ...] = ()
+    spacing: Spacing | None = None  # (z, y, x) in micrometres; None when neither the file nor the caller said
+    findings: tuple[Finding, ...] = ()  # what was odd in the file and how it was taken
 
     @property
     def shape(self) -> tuple[int, int, int]:

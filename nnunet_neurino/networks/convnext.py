@@ -55,17 +55,12 @@ def size_by_name(name: str) -> ConvNeXtSize:
 
 @dataclass(frozen=True)
 class EncoderGeometry:
-    """Strides and kernels of the encoder's layers, each (z, y, x).
+    """Strides and kernels of the encoder's layers, each (z, y, x)."""
 
-    Attributes:
-        strides: of the stem and the three downsampling layers.
-        kernel_depths: taps along the depth axis of the depthwise kernels of each of the four stages; odd.
-        depth_axis: the axis that the 2D network does not have: 0 (z), 1 (y) or 2 (x).
-    """
-
-    strides: tuple[Triple, Triple, Triple, Triple] = ((2, 2, 2),) * 4
+    strides: tuple[Triple, Triple, Triple, Triple] = ((2, 2, 2),) * 4  # of the stem and the three downsampling layers
+    # taps along the depth axis of the depthwise kernels of each of the four stages; odd
     kernel_depths: tuple[int, int, int, int] = (3, 3, 3, 3)
-    depth_axis: int = 0
+    depth_axis: int = 0  # the axis that the 2D network does not have: 0 (z), 1 (y) or 2 (x)
 
     def __post_init__(self) -> None:
         if self.depth_axis not in (0, 1, 2):

@@ -22,23 +22,14 @@ MAX_VOXELS = 2**36
 
 @dataclass(frozen=True)
 class GridEdges:
-    """Edges in physical units, ready for distance tests; nodes without an edge are edges of length zero.
+    """Edges in physical units, ready for distance tests; nodes without an edge are edges of length zero."""
 
-    Attributes:
-        start: (m, 3) child ends in z, y, x, physical (voxel index times spacing).
-        vector: (m, 3) from the child end to the parent end.
-        r_start: (m,) physical radius at the child end.
-        r_change: (m,) radius at the parent end minus that at the child end.
-        shape: image shape z, y, x.
-        spacing: (3,) physical size of a voxel, z, y, x.
-    """
-
-    start: np.ndarray
-    vector: np.ndarray
-    r_start: np.ndarray
-    r_change: np.ndarray
-    shape: tuple[int, int, int]
-    spacing: np.ndarray
+    start: np.ndarray  # (m, 3) child ends in z, y, x, physical (voxel index times spacing)
+    vector: np.ndarray  # (m, 3) from the child end to the parent end
+    r_start: np.ndarray  # (m,) physical radius at the child end
+    r_change: np.ndarray  # (m,) radius at the parent end minus that at the child end
+    shape: tuple[int, int, int]  # image shape z, y, x
+    spacing: np.ndarray  # (3,) physical size of a voxel, z, y, x
 
     def max_radii(self) -> np.ndarray:
         """The larger of an edge's two radii, physical."""

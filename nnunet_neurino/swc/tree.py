@@ -28,24 +28,15 @@ class Tree:
 
     Two trees are equal when their nodes (type, position, radius, parent) and units are exactly equal in
     parents-first order. Ids are names and findings are history: neither takes part.
-
-    Attributes:
-        ids: (n,) int64, unique names of the nodes (in the file they came from).
-        types: (n,) int64, SWC structure identifiers (1 soma, 2 axon, 3 dendrite, 4 apical dendrite).
-        xyz: (n, 3) float64, in x, y, z, up to 1e16 from 0. A whole number is the centre of a voxel.
-        radii: (n,) float64, from 0 to 1e16, in ``unit`` (in voxels: of the x axis).
-        parents: (n,) int64, ROW INDEX of the parent, -1 for a root.
-        unit: "voxel", "micrometre", or "unknown" (treated as voxels).
-        findings: what the reader and the menders found and did.
     """
 
-    ids: np.ndarray
-    types: np.ndarray
-    xyz: np.ndarray
-    radii: np.ndarray
-    parents: np.ndarray
-    unit: Unit = "unknown"
-    findings: tuple[Finding, ...] = field(default=())
+    ids: np.ndarray  # (n,) int64, unique names of the nodes (in the file they came from)
+    types: np.ndarray  # (n,) int64, SWC structure identifiers (1 soma, 2 axon, 3 dendrite, 4 apical dendrite)
+    xyz: np.ndarray  # (n, 3) float64, in x, y, z, up to 1e16 from 0. A whole number is the centre of a voxel
+    radii: np.ndarray  # (n,) float64, from 0 to 1e16, in ``unit`` (in voxels: of the x axis)
+    parents: np.ndarray  # (n,) int64, ROW INDEX of the parent, -1 for a root
+    unit: Unit = "unknown"  # "voxel", "micrometre", or "unknown" (treated as voxels)
+    findings: tuple[Finding, ...] = field(default=())  # what the reader and the menders found and did
 
     def __post_init__(self) -> None:
         n = len(self.ids)

@@ -18,23 +18,16 @@ T = TypeVar("T", bound="type[Any]")
 
 @dataclass(frozen=True)
 class TASLOptions:
-    """How TASL joins a trainer's loss.
+    """How TASL joins a trainer's loss."""
 
-    Attributes:
-        mode: ``"localised"`` (a term with a gradient), ``"published"`` (a factor without one), or None for no TASL.
-        weight: weight of the localised term, beta of the published factor.
-        lambdas: weights of the node, edge and path terms.
-        f: ``"identity"``, ``"sigmoid"`` or ``"tanh"`` around the published value.
-        warmup_epochs: epochs over which the weight rises from 0, at most a tenth of all.
-        per_scale: at every scale of deep supervision (as published) instead of at full resolution only.
-    """
-
+    # ``"localised"`` (a term with a gradient), ``"published"`` (a factor without one), or None for no TASL
     mode: Literal["localised", "published"] | None = "localised"
-    weight: float = 1.0
-    lambdas: tuple[float, float, float] = (1.0, 0.5, 0.5)
+    weight: float = 1.0  # weight of the localised term, beta of the published factor
+    lambdas: tuple[float, float, float] = (1.0, 0.5, 0.5)  # weights of the node, edge and path terms
+    # ``"identity"``, ``"sigmoid"`` or ``"tanh"`` around the published value
     f: Literal["identity", "sigmoid", "tanh"] = "identity"
-    warmup_epochs: float = 10.0
-    per_scale: bool = False
+    warmup_epochs: float = 10.0  # epochs over which the weight rises from 0, at most a tenth of all
+    per_scale: bool = False  # at every scale of deep supervision (as published) instead of at full resolution only
 
 
 def with_tasl(trainer: T) -> T:

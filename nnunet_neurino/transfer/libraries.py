@@ -21,30 +21,20 @@ from nnunet_neurino.networks.old_names import Rules, current_name, substituted
 
 @dataclass(frozen=True)
 class Library:
-    """How one library names the weights of a network.
+    """How one library names the weights of a network."""
 
-    Attributes:
-        title: the library.
-        mark: the name of the first kernel.
-        timms: turns a name into timm's; a name that the library does not have becomes one that timm does not have.
-    """
-
-    title: str
-    mark: str
+    title: str  # the library
+    mark: str  # the name of the first kernel
+    # turns a name into timm's; a name that the library does not have becomes one that timm does not have
     timms: Callable[[str], str]
 
 
 @dataclass(frozen=True)
 class Renamed:
-    """Where a network's weights are.
+    """Where a network's weights are."""
 
-    Attributes:
-        library: title of the library found.
-        theirs: timm's name -> the name found.
-    """
-
-    library: str
-    theirs: dict[str, str]
+    library: str  # title of the library found
+    theirs: dict[str, str]  # timm's name -> the name found
 
 
 def renamed(names: Iterable[str], libraries: Iterable[Library], network: str) -> Renamed:

@@ -23,23 +23,14 @@ from nnunet_neurino.transfer.tensor_files import open_tensors
 
 @dataclass(frozen=True)
 class Weights2D:
-    """What our encoders take of the weights of a 2D network.
+    """What our encoders take of the weights of a 2D network."""
 
-    Attributes:
-        size: its name in ``SIZES`` or ``VITS`` of ``nnunet_neurino.networks``.
-        source: what the user asked for.
-        scheme: the library whose names the source uses.
-        sha256: of the file's content, hexadecimal.
-        title: kind and size of the network, in words.
-        state: by timm's names, float32.
-    """
-
-    size: str
-    source: str
-    scheme: str
-    sha256: str
-    title: str
-    state: dict[str, Tensor] = field(repr=False, compare=False)
+    size: str  # its name in ``SIZES`` or ``VITS`` of ``nnunet_neurino.networks``
+    source: str  # what the user asked for
+    scheme: str  # the library whose names the source uses
+    sha256: str  # of the file's content, hexadecimal
+    title: str  # kind and size of the network, in words
+    state: dict[str, Tensor] = field(repr=False, compare=False)  # by timm's names, float32
 
     @property
     def architecture(self) -> str:

@@ -19,28 +19,12 @@ class WindowSettings(Recipe):
 
     ``patch_size`` is the part of a volume that one loss is taken over; None: the data set's median volume, less where
     ``memory`` does not suffice.
-
-    Attributes:
-        size: the ViT, ``"small_v3"``, ``"base_v3"`` (DINOv3), ``"small"``, ``"base"`` (DINO), ``"atto_v3"`` or
-            ``"atto"`` (for trials on a CPU). It is never trained.
-        pretrained: the ViT has 2D weights; False leaves it random, for trials.
-        window: voxels (z, y, x) a window has at the most; volumes are divided evenly.
-        single: one window: the whole volume, or as much of it as ``memory`` suffices for.
-        magnify: slices are enlarged by this (1, 2 or 4) before the ViT sees them.
-        layers: which of the ViT's blocks are decoded: ``"four"``, spread evenly, or the ``"last"``.
-        channels: of the decoding arm.
-        dropout: in the decoding arm.
-        per_position: a decoding arm for each window of a volume instead of one for all; no volume may be larger.
-        dense_head: two convolutions over the whole volume that repair the seams between windows.
-        overlap: of windows in prediction, as a share; 0 for none.
-        loss_over: ``"volume"``: one loss over the whole volume, in two passes; ``"window"``: the mean of the windows'.
-        tokens: ``"cached"``: computed once and kept on disk; ``"computed"``: the same at every step anew;
-            ``"augmented"``: computed at every step from nnU-Net's own augmentation.
-        copies: of every volume for training: itself, and others that are flipped, turned and changed in brightness.
     """
 
+    # the ViT, ``"small_v3"``, ``"base_v3"`` (DINOv3), ``"small"``, ``"base"`` (DINO), ``"atto_v3"`` or ``"atto"`` (for
+    # trials on a CPU). It is never trained
     size: str = "small_v3"
-    pretrained: bool = True
+    pretrained: bool = True  # the ViT has 2D weights; False leaves it random, for trials
     batch_size: int | None = 1
     epochs: int = 100
     iterations: int = 100
@@ -48,17 +32,22 @@ class WindowSettings(Recipe):
     tta: bool = False
     tasl: Literal["localised", "published"] | None = None
 
-    window: tuple[int, int, int] = (32, 96, 96)
-    single: bool = False
-    magnify: int = 2
-    layers: str = "four"
-    channels: int = 128
-    dropout: float = 0.1
+    window: tuple[int, int, int] = (32, 96, 96)  # voxels (z, y, x) a window has at the most; volumes are divided evenly
+    single: bool = False  # one window: the whole volume, or as much of it as ``memory`` suffices for
+    magnify: int = 2  # slices are enlarged by this (1, 2 or 4) before the ViT sees them
+    layers: str = "four"  # which of the ViT's blocks are decoded: ``"four"``, spread evenly, or the ``"last"``
+    channels: int = 128  # of the decoding arm
+    dropout: float = 0.1  # in the decoding arm
+    # a decoding arm for each window of a volume instead of one for all; no volume may be larger
     per_position: bool = False
-    dense_head: bool = False
-    overlap: float = 0.5
+    dense_head: bool = False  # two convolutions over the whole volume that repair the seams between windows
+    overlap: float = 0.5  # of windows in prediction, as a share; 0 for none
+    # ``"volume"``: one loss over the whole volume, in two passes; ``"window"``: the mean of the windows'
     loss_over: str = "volume"
+    # ``"cached"``: computed once and kept on disk; ``"computed"``: the same at every step anew; ``"augmented"``:
+    # computed at every step from nnU-Net's own augmentation
     tokens: str = "cached"
+    # of every volume for training: itself, and others that are flipped, turned and changed in brightness
     copies: int = 4
 
     fixed: ClassVar[tuple[str, ...]] = (

@@ -13,21 +13,14 @@ from nnunet_neurino.trainers.families.recipe import RELEASED_OPTIMISER, Recipe
 
 @dataclass(frozen=True)
 class MedNeXtSettings(Recipe):
-    """Recipe of a training of MedNeXt. The defaults are those of ``nnUNetTrainerMedNeXtTASL``, but for the optimiser.
+    """Recipe of a training of MedNeXt; the defaults are those of ``nnUNetTrainerMedNeXtTASL`` but for the optimiser."""
 
-    Attributes:
-        size: ``"S"``, ``"B"``, ``"M"`` or ``"L"``.
-        grn: global response normalisation.
-        norm: ``"group"`` (published), ``"layer"`` or ``"batch"``.
-        checkpointing: compute activations again in the backward pass instead of keeping them: less memory, more time.
-        bottleneck_loss: also supervise the coarsest head; nnU-Net gives its last one no weight.
-    """
-
-    size: str = "L"
-    grn: bool = True
-    norm: str = "group"
+    size: str = "L"  # ``"S"``, ``"B"``, ``"M"`` or ``"L"``
+    grn: bool = True  # global response normalisation
+    norm: str = "group"  # ``"group"`` (published), ``"layer"`` or ``"batch"``
+    # compute activations again in the backward pass instead of keeping them: less memory, more time
     checkpointing: bool = False
-    bottleneck_loss: bool = False
+    bottleneck_loss: bool = False  # also supervise the coarsest head; nnU-Net gives its last one no weight
 
     fixed: ClassVar[tuple[str, ...]] = (*Recipe.fixed, "size", "grn", "norm")
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {

@@ -24,32 +24,24 @@ from nnunet_neurino.trainers.families.recipe import (
 
 @dataclass(frozen=True)
 class NeurINOSettings(TransferRecipe):
-    """Recipe of a training of NeurINO. The defaults are those of ``nnUNetTrainerNeurINO``.
+    """Recipe of a training of NeurINO. The defaults are those of ``nnUNetTrainerNeurINO``."""
 
-    Attributes:
-        size: encoder, ``"tiny"``, ``"small"``, ``"base"`` or ``"large"`` (DINOv3 ConvNeXt), or ``"atto"`` (for
-            trials on a CPU).
-        stem_stride: reduction of the first layer, 2 (keeps thin neurites) or 4 (cheaper).
-        isotropic: halve every axis at every level, with kernels as deep as wide, whatever the spacing (published).
-        grn: global response normalisation in the decoder.
-        norm: normalisation in the decoder: ``"group"`` (each patch by itself), ``"layer"`` or ``"batch"``
-            (published).
-        checkpointing: compute activations again in the backward pass instead of keeping them: less memory, more time.
-        start_values: of heads and shortcuts in the decoder, ``"linear"`` or ``"published"`` (large first logits).
-        inflation: ``"center"``, ``"average"``, ``"center_sym"`` or ``"triplane"``: from 2D to 3D kernels.
-        bottleneck_loss: also supervise the coarsest head (published); nnU-Net gives its last one no weight.
-    """
-
+    # encoder, ``"tiny"``, ``"small"``, ``"base"`` or ``"large"`` (DINOv3 ConvNeXt), or ``"atto"`` (for trials on a CPU)
     size: str = "tiny"
-    stem_stride: int = 2
+    stem_stride: int = 2  # reduction of the first layer, 2 (keeps thin neurites) or 4 (cheaper)
+    # halve every axis at every level, with kernels as deep as wide, whatever the spacing (published)
     isotropic: bool = False
-    grn: bool = True
+    grn: bool = True  # global response normalisation in the decoder
+    # normalisation in the decoder: ``"group"`` (each patch by itself), ``"layer"`` or ``"batch"`` (published)
     norm: str = "group"
+    # compute activations again in the backward pass instead of keeping them: less memory, more time
     checkpointing: bool = False
+    # of heads and shortcuts in the decoder, ``"linear"`` or ``"published"`` (large first logits)
     start_values: str = "linear"
+    # ``"center"``, ``"average"``, ``"center_sym"`` or ``"triplane"``: from 2D to 3D kernels
     inflation: str = "center_sym"
     layer_decay: float = 0.9
-    bottleneck_loss: bool = False
+    bottleneck_loss: bool = False  # also supervise the coarsest head (published); nnU-Net gives its last one no weight
 
     fixed: ClassVar[tuple[str, ...]] = (*TransferRecipe.fixed, "size", "stem_stride", "isotropic", "grn", "norm")
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {

@@ -22,21 +22,14 @@ from nnunet_neurino.trainers.windows.token_cache import TokenCache
 
 @dataclass(frozen=True)
 class CachedWindows:
-    """Windows of a batch whose tokens are read when they are asked for.
+    """Windows of a batch whose tokens are read when they are asked for."""
 
-    Attributes:
-        grid: of each volume of the batch, or of the block of it that is used.
-        arrays: tokens (windows, channels of a token, d, y', x') of all of the volume, for each sample.
-        numbers: which of them the windows of the grid are, for each sample.
-        upside_down: whether the slices of a window follow in reverse, for each sample.
-        device: of the tokens that are given.
-    """
-
-    grid: WindowGrid
+    grid: WindowGrid  # of each volume of the batch, or of the block of it that is used
+    # tokens (windows, channels of a token, d, y', x') of all of the volume, for each sample
     arrays: Sequence[np.ndarray]
-    numbers: Sequence[Sequence[int]]
-    upside_down: Sequence[bool]
-    device: torch.device | str = "cpu"
+    numbers: Sequence[Sequence[int]]  # which of them the windows of the grid are, for each sample
+    upside_down: Sequence[bool]  # whether the slices of a window follow in reverse, for each sample
+    device: torch.device | str = "cpu"  # of the tokens that are given
 
     def tokens(self, number: int) -> Tensor:
         """Of window ``number``: (N, channels of a token, d, y', x') float32."""
@@ -96,30 +89,18 @@ class WindowLoader:
 
     Cases come in shuffled passes over all of them, each as a copy that is drawn, upside down or not. Where a volume has
     more windows than a patch, a block of neighbouring windows is drawn. What is drawn depends on the seed alone.
-
-    Attributes:
-        dataset: nnU-Net's, of preprocessed cases.
-        names: cases.
-        network: without the wrappers of DDP.
-        patch: voxels (z, y, x), rounded up to whole windows.
-        batch_size: samples.
-        recipe: of the copies; for validation ``PLAIN``.
-        cache: of the tokens, prepared; None computes them.
-        seed: what is drawn from; several numbers are one seed.
-        oversample_foreground: share of the samples that hold foreground for certain, if the case has any.
-        labels: nnU-Net's label manager.
     """
 
-    dataset: Any
-    names: Sequence[str]
-    network: DINOWindow
-    patch: Triple
-    batch_size: int
-    recipe: CopyRecipe
-    cache: TokenCache | None
-    seed: int | Sequence[int]
-    oversample_foreground: float
-    labels: Any
+    dataset: Any  # nnU-Net's, of preprocessed cases
+    names: Sequence[str]  # cases
+    network: DINOWindow  # without the wrappers of DDP
+    patch: Triple  # voxels (z, y, x), rounded up to whole windows
+    batch_size: int  # samples
+    recipe: CopyRecipe  # of the copies; for validation ``PLAIN``
+    cache: TokenCache | None  # of the tokens, prepared; None computes them
+    seed: int | Sequence[int]  # what is drawn from; several numbers are one seed
+    oversample_foreground: float  # share of the samples that hold foreground for certain, if the case has any
+    labels: Any  # nnU-Net's label manager
 
     def __post_init__(self) -> None:
         self.names = sorted(self.names)

@@ -24,11 +24,7 @@ Spacing = tuple[float, float, float]
 
 
 def load_case(
-    name: str,
-    files: Mapping[str, Path],
-    spacing: Spacing | None = None,
-    channel: int = 0,
-    threshold: float = 0.5,
+    name: str, files: Mapping[str, Path], spacing: Spacing | None = None, channel: int = 0, threshold: float = 0.5
 ) -> CaseView:
     """Read what there is of a case.
 

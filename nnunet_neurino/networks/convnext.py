@@ -134,11 +134,7 @@ class ConvNeXt3d(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        size: ConvNeXtSize,
-        geometry: EncoderGeometry | None = None,
-        checkpointing: bool = False,
+        self, in_channels: int, size: ConvNeXtSize, geometry: EncoderGeometry | None = None, checkpointing: bool = False
     ) -> None:
         super().__init__()
         self.geometry = geometry = geometry or EncoderGeometry()

@@ -56,12 +56,7 @@ class _Level(nn.Module):
     def __init__(self, plan: DecoderPlan, levels: Levels, level: int) -> None:
         super().__init__()
         self.up = MedNeXtUpBlock(
-            plan.widths[level + 1],
-            plan.widths[level],
-            levels.steps[level],
-            plan.expansions[level],
-            plan.norm,
-            plan.grn,
+            plan.widths[level + 1], plan.widths[level], levels.steps[level], plan.expansions[level], plan.norm, plan.grn
         )
         plan.started(self.up.shortcut)
         self.blocks = plan.make_blocks(level)

@@ -74,12 +74,7 @@ def parse_swc(path: Path, max_nodes: int) -> RawTable:
 
 
 def _parse_block(
-    path: Path,
-    first_line: int,
-    lines: list[bytes],
-    notes: Notes,
-    comments: list[tuple[int, str]],
-    has_nodes: bool,
+    path: Path, first_line: int, lines: list[bytes], notes: Notes, comments: list[tuple[int, str]], has_nodes: bool
 ) -> RawTable:
     for k, line in enumerate(lines):
         if len(line) > MAX_LINE_BYTES:

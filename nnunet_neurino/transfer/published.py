@@ -120,12 +120,7 @@ def _check(result: Mapping[str, Tensor], theirs: Mapping[str, str], network: Pub
     """Raise ``NeurinoError`` unless these are all the weights of our network; ``theirs`` are the published names."""
     with torch.device("meta"):
         ours = NeurINO(
-            network.in_channels,
-            network.num_classes,
-            network.size,
-            network.stem_stride,
-            network.grn,
-            norm=network.norm,
+            network.in_channels, network.num_classes, network.size, network.stem_stride, network.grn, norm=network.norm
         ).state_dict()
     title = f"NeurINO-{network.size.capitalize()}"
     # PyTorch itself makes the counters of batches that old checkpoints lack.

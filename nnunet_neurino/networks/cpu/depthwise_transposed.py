@@ -19,12 +19,7 @@ from nnunet_neurino.networks.cpu.depthwise_weight import Triple, weight_gradient
 
 
 def depthwise_conv_transpose3d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Triple,
-    padding: Triple,
-    implementation: str = "auto",
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple, implementation: str = "auto"
 ) -> Tensor:
     """Like ``conv_transpose3d(..., groups=channels)``: each channel is spread by its own kernel.
 

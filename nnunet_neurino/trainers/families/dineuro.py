@@ -10,15 +10,7 @@ from typing import Any, ClassVar, Literal
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.families.family import Axes, Family, Plan, register
 from nnunet_neurino.trainers.families.patches import patch_wise
-from nnunet_neurino.trainers.families.recipe import (
-    BRIEF,
-    EMA,
-    NO_MIRRORING,
-    START,
-    WITH_TASL,
-    TransferRecipe,
-    Words,
-)
+from nnunet_neurino.trainers.families.recipe import BRIEF, EMA, NO_MIRRORING, START, WITH_TASL, TransferRecipe, Words
 
 TAPS = 16 * 16
 """Of a patch kernel of DINO's, laid out as a line."""

@@ -18,6 +18,7 @@ import contextlib
 import io
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ from typing import Any
 FOLDER = tempfile.TemporaryDirectory()  # nnU-Net's trainers open a log file; it reads where when it is imported
 os.environ.update(dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), FOLDER.name))
 
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "trainers"))
+
 import torch  # noqa: E402
+from nnunet_plans import DATASET_JSON, plans  # noqa: E402 (those of the tests)
 
 from nnunet_neurino import trainers  # noqa: E402
 from nnunet_neurino.trainers.memory import training_memory  # noqa: E402
@@ -46,50 +50,16 @@ PLANS = {
     "cubic": {"patch_size": [128, 128, 128], "spacing": [1.0, 1.0, 1.0], "strides": HALVED, "median": [256, 512, 512]},
     "thick": {"patch_size": [48, 192, 192], "spacing": [1.0, 0.3, 0.3], "strides": THICK, "median": [96, 1024, 1024]},
 }
-DATASET = {
-    "channel_names": {"0": "light"},
-    "labels": {"background": 0, "neuron": 1},
-    "numTraining": 5,
-    "file_ending": ".tif",
-}
-
-
-def nnunet_plans(patch_size: list[int], spacing: list[float], strides: list[list[int]], median: list[int]) -> dict:
-    """Plans as nnU-Net writes them, as far as trainers read them; sizes in voxels (z, y, x)."""
-    fullres = {
-        "data_identifier": "nnUNetPlans_3d_fullres",
-        "preprocessor_name": "DefaultPreprocessor",
-        "batch_size": 2,
-        "patch_size": patch_size,
-        "median_image_size_in_voxels": median,
-        "spacing": spacing,
-        "normalization_schemes": ["ZScoreNormalization"],
-        "use_mask_for_norm": [False],
-        "batch_dice": False,
-        "architecture": {
-            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-            "arch_kwargs": {"n_stages": len(strides), "strides": strides},
-            "_kw_requires_import": [],
-        },
-    }
-    return {
-        "dataset_name": "Dataset001_Test",
-        "plans_name": "nnUNetPlans",
-        "label_manager": "LabelManager",
-        "transpose_forward": [0, 1, 2],
-        "transpose_backward": [0, 1, 2],
-        "configurations": {"3d_fullres": fullres},
-    }
 
 
 def planned(name: str, plan: str, memory: float) -> dict[str, Any]:
     """What a trainer makes of a plan for so many GiB: network, its arguments, patch, batch, and how it trains."""
-    contents = json.loads(json.dumps(nnunet_plans(**PLANS[plan])))
+    contents = json.loads(json.dumps(plans(**PLANS[plan])))
     contents["continue_training"] = False  # as nnUNetv2_train adds it
     contents["neurino_settings"] = {"memory": memory, **TRAINERS.get(name, {})}
     trainer_class: Any = trainers.find(name.split()[0])
     with contextlib.redirect_stdout(io.StringIO()):
-        settings = trainer_class(contents, "3d_fullres", 0, DATASET, torch.device("cpu")).settings
+        settings = trainer_class(contents, "3d_fullres", 0, DATASET_JSON, torch.device("cpu")).settings
     configuration = contents["configurations"]["3d_fullres"]
     return {
         "network": configuration["architecture"]["network_class_name"],

@@ -22,6 +22,7 @@ import json
 import os
 import pydoc
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,12 @@ _data.mkdir(parents=True)
 (_data / "case.b2nd").touch()  # by which nnU-Net knows the storage format
 os.environ["HF_HOME"] = str(Path(WORK.name, "no_hugging_face"))
 
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "trainers"))
+
 import timm  # noqa: E402 (nnU-Net reads its folders when it is imported)
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
+from nnunet_plans import DATASET_JSON, plans  # noqa: E402 (those of the tests)
 from safetensors.torch import save_file  # noqa: E402
 
 from nnunet_neurino import trainers  # noqa: E402
@@ -55,12 +59,6 @@ COMBINED = (
 )
 STEPS = 5
 PATCH = (16, 32, 32)
-DATASET = {
-    "channel_names": {"0": "light"},
-    "labels": {"background": 0, "neuron": 1},
-    "numTraining": 5,
-    "file_ending": ".tif",
-}
 CONVNEXT = {size: f"convnext_{size}" for size in ("tiny", "small", "base", "large")}
 VIT = {
     "small": "vit_small_patch16_224.dino",
@@ -68,51 +66,6 @@ VIT = {
     "small_v3": "vit_small_patch16_dinov3",
     "base_v3": "vit_base_patch16_dinov3",
 }
-
-
-def plans(patch: tuple[int, ...], spacing: tuple[float, ...], strides: list[list[int]]) -> dict[str, Any]:
-    """Plans as nnU-Net writes them, with a 3d_fullres configuration."""
-    stages = len(strides)
-    kwargs = {
-        "n_stages": stages,
-        "features_per_stage": [min(320, 8 * 2**stage) for stage in range(stages)],
-        "conv_op": "torch.nn.modules.conv.Conv3d",
-        "kernel_sizes": [[3, 3, 3]] * stages,
-        "strides": strides,
-        "n_conv_per_stage": [2] * stages,
-        "n_conv_per_stage_decoder": [2] * (stages - 1),
-        "conv_bias": True,
-        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-        "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-        "dropout_op": None,
-        "dropout_op_kwargs": None,
-        "nonlin": "torch.nn.LeakyReLU",
-        "nonlin_kwargs": {"inplace": True},
-    }
-    configuration = {
-        "data_identifier": "nnUNetPlans_3d_fullres",
-        "preprocessor_name": "DefaultPreprocessor",
-        "batch_size": 2,
-        "patch_size": list(patch),
-        "spacing": list(spacing),
-        "normalization_schemes": ["ZScoreNormalization"],
-        "use_mask_for_norm": [False],
-        "batch_dice": False,
-        "architecture": {
-            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-            "arch_kwargs": kwargs,
-            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-        },
-    }
-    return {
-        "dataset_name": "Dataset001_Test",
-        "plans_name": "nnUNetPlans",
-        "label_manager": "LabelManager",
-        "transpose_forward": [0, 1, 2],
-        "transpose_backward": [0, 1, 2],
-        "continue_training": False,
-        "configurations": {"3d_fullres": configuration},
-    }
 
 
 PLANS = {
@@ -131,12 +84,12 @@ def documented() -> list[str]:
 
 def made(name: str, contents: dict[str, Any], settings: dict[str, Any] | None = None) -> Any:
     """A trainer of this name with changed settings."""
-    contents = copy.deepcopy(contents)
+    contents = copy.deepcopy(contents) | {"continue_training": False}
     if settings:
         contents["neurino_settings"] = settings
     trainer_class: Any = trainers.find(name)
     with contextlib.redirect_stdout(io.StringIO()):
-        return trainer_class(contents, "3d_fullres", 0, copy.deepcopy(DATASET), torch.device("cpu"))
+        return trainer_class(contents, "3d_fullres", 0, copy.deepcopy(DATASET_JSON), torch.device("cpu"))
 
 
 def planned(name: str, contents: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets a half-written one."""
+"""Writing files so that a reader never meets a half-written one; telling what a file is that was taken for another."""
 
 from __future__ import annotations
 
@@ -9,6 +9,22 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_FOREIGN = (
+    (b"version https://git-lfs", "a Git-LFS pointer instead of the file; run `git lfs pull` in its repository"),
+    (b"<!doctype", "a web page: the download went wrong; get the raw file"),
+    (b"<html", "a web page: the download went wrong; get the raw file"),
+    (b"<?xml", "an XML file; export the tracing as SWC, the image as TIFF"),
+    (b"pk\x03\x04", "a ZIP archive; unpack it first"),
+    (b"\x89hdf", "an HDF5 file (.h5, .ims, .nwb); save it as TIFF, for example with Fiji"),
+    (b"zisraw", "a Zeiss CZI file; save it as OME-TIFF, for example with Fiji"),
+)
+
+
+def foreign_kind(head: bytes) -> str:
+    """What a file is, with the remedy, that begins with ``head`` and can be neither tracing nor stack; else ""."""
+    start = head.lstrip().lower()
+    return next((what for magic, what in _FOREIGN if start.startswith(magic)), "")
 
 
 @contextlib.contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("nnUNet_def_n_proc", "1")  # nnU-Net reads it when it is imported
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -46,3 +49,13 @@ def shared() -> Path:
 def shared_data(shared: Path) -> Path:
     """Real neuron data: ``pairs``, ``quirks``, ``swc_only``, ``tree_pairs``; see its README."""
     return shared / "data"
+
+
+@pytest.fixture(scope="session")
+def fuzz() -> ModuleType:
+    """benchmarks/fuzz.py: damaged files, and the commands to give them to."""
+    pytest.importorskip("resource", reason="needs a POSIX system")
+    spec = importlib.util.spec_from_file_location("fuzz", Path(__file__).parents[1] / "benchmarks" / "fuzz.py")
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module

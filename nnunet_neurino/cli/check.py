@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+from nnunet_neurino.cli.convert import add_stack_arguments
 from nnunet_neurino.errors import NeurinoError
 
 EXAMPLE = """  neurino synth -o cells --count 1 --shape 32 96 96 --preset demo
@@ -19,7 +21,7 @@ EXAMPLE = """  neurino synth -o cells --count 1 --shape 32 96 96 --preset demo
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "SWC or eSWC file, image stack, folder of slices, or a folder that is searched for all of them"
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=text)
-    parser.add_argument("--axes", help="stored axes of the images, such as ZYX (default: what the files say)")
+    add_stack_arguments(parser)
     parser.add_argument("--quiet", action="store_true", help="tell only what is refused")
 
 
@@ -28,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     refused = 0
     for path in _files(args.files):
         try:
-            findings, summary = check_file(path, args.axes)
+            how = {name: getattr(args, name) for name in ("axes", "slice_number", "allow_damaged")}
+            findings, summary = check_file(path, **how)
         except (NeurinoError, OSError) as error:
             refused += 1
             text = " ".join(str(error).split())
@@ -41,8 +44,11 @@ def run(args: argparse.Namespace) -> int:
     return 1 if refused else 0
 
 
-def check_file(path: Path, axes: str | None = None) -> tuple[list[str], str]:
-    """Findings about a file, a line each, and what it is; NeurinoError when it is refused."""
+def check_file(path: Path, **how: Any) -> tuple[list[str], str]:
+    """Findings about a file, a line each, and what it is; NeurinoError when it is refused.
+
+    ``how`` are keyword arguments of :func:`~nnunet_neurino.images.read_stack`.
+    """
     from nnunet_neurino.conversion.names import TRACING_SUFFIXES
 
     if path.name.lower().endswith(TRACING_SUFFIXES):
@@ -53,14 +59,14 @@ def check_file(path: Path, axes: str | None = None) -> tuple[list[str], str]:
         return [str(f) for f in inspect_swc(path)], f"{tree.n_nodes} nodes, {tree.n_pieces} connected piece(s){unit}"
     if path.is_dir() and not any(path.iterdir()):
         raise NeurinoError(f"{path}: an empty folder; give SWC files, image stacks, or a folder that holds some")
-    return _check_stack(path, axes)
+    return _check_stack(path, how)
 
 
-def _check_stack(path: Path, axes: str | None) -> tuple[list[str], str]:
+def _check_stack(path: Path, how: dict[str, Any]) -> tuple[list[str], str]:
     from nnunet_neurino.conversion.reading import check_values
     from nnunet_neurino.images import read_stack
 
-    stack = read_stack(path, axes)
+    stack = read_stack(path, **how)
     for channel in stack.channels:
         check_values(channel, path)
     sizes = " x ".join(str(n) for n in stack.shape)

@@ -65,7 +65,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     option = how.add_argument
     text = "voxel size in micrometres (default: what each file says)"
     option("--spacing", type=float, **ZYX, help=text)
-    option("--axes", help="stored axes of the images and masks, such as ZYX, CZYX, XYZ (default: what the files say)")
+    add_stack_arguments(how)
     option("--channel", type=int, help="the one channel to keep, from 0 (default: all)")
     option("--time", type=int, help="the one time point to keep, from 0 (default: refuse several)")
     text = "of the tracings; auto: what their comments say, else voxels (default: auto)"
@@ -82,6 +82,16 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     text = "in place of all radii, in the tracings' unit (default: the files' own)"
     option("--radius", type=float, metavar="R", help=text)
     option("--allow-empty", action="store_true", help="keep cases without any neuron voxel")
+
+
+def add_stack_arguments(parser: argparse._ActionsContainer) -> None:
+    """Declare how stacks are read; shared with ``neurino check``."""
+    option = parser.add_argument
+    option("--axes", help="stored axes of the images and masks, such as ZYX, CZYX, XYZ (default: what the files say)")
+    text = "which of several numbers in the names of slices counts them, from 1 (default: refuse several)"
+    option("--slice-number", type=int, metavar="N", help=text)
+    text = "take what is left of a TIFF file whose chain of pages is broken (default: refuse it)"
+    option("--allow-damaged", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -58,9 +58,7 @@ def run(args: argparse.Namespace) -> int:
         print(tables.papers_tables(args.pred))
         return 0
     if args.truth is None:
-        raise NeurinoError(
-            "TRUTH is missing: give two files or two folders, or --table papers with a folder of results"
-        )
+        raise NeurinoError("TRUTH is missing: give two files or folders, or --table papers with a folder of results")
     for path in filter(None, (args.pred, args.truth, args.versus)):
         if not path.exists():
             raise NeurinoError(f"{path}: no such file or folder; expected masks or SWC files")
@@ -113,7 +111,7 @@ def _score_folder(folder: Path, args: argparse.Namespace, options: CaseOptions) 
 def _report_failures(result: dataset.DatasetScores, folder: Path) -> bool:
     for case, scores in result.cases.items():
         for note in scores.notes:
-            if "micrometre" in note or "outside" in note or "probabilit" in note:
+            if any(word in note for word in ("micrometre", "outside", "probabilit", "prediction fits")):
                 print(f"note: {case}: {note}", file=sys.stderr)
     for case, message in result.failed.items():
         print(f"not scored: {folder.name}/{case}: {message}", file=sys.stderr)

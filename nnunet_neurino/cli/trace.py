@@ -22,6 +22,7 @@ from nnunet_neurino import __version__
 from nnunet_neurino.cli.options import ZYX
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images import Stack, read_stack
+from nnunet_neurino.images.foreground import looks_raw
 from nnunet_neurino.images.record import spacing_beside
 from nnunet_neurino.swc import write_pieces, write_swc
 from nnunet_neurino.tracing import TRACERS, TraceSettings, trace_with
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for option, setting, metavar, meaning in _NUMBERS:
         usual = getattr(default, setting)
         text = f"{meaning} (default: {usual:g})"
-        add(option, dest=setting, metavar=metavar, type=type(usual), default=usual, help=text)
+        add(option, dest=setting, metavar=metavar, type=type(usual), default=argparse.SUPPRESS, help=text)
     add("--no-split", action="store_true", help="leave crossing neurites joined (default: take them apart)")
     add("--step", dest="node_spacing", type=float, default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # its old name
     add("--each", action="store_true", help="also write each neuron to FILE_1.swc, FILE_2.swc, ... (default: no)")
@@ -65,12 +66,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.output.suffix.lower() != ".swc":
         raise NeurinoError(f"{args.output}: expected a name that ends in .swc")
+    numbers = {setting: getattr(args, setting) for _, setting, _, _ in _NUMBERS if setting in args}
     mask = _single(args.mask, args.spacing)
+    if not {"low", "high"} & set(numbers) and looks_raw(np.asarray(mask.voxels)):
+        raise NeurinoError(
+            f"{args.mask}: looks like a raw image and no probability map: few of its voxels are near 0 or 255; segment "
+            "it first, or say with --low and --high (0 to 1, times 255) above which values neurites lie"
+        )
     image = None if args.image is None else _single(args.image, args.spacing)
     spacing = mask.spacing or (image.spacing if image else None)
     if spacing is None and args.unit == "micrometre":
         raise NeurinoError(f"{args.mask}: the voxel size is unknown; give --spacing Z Y X in micrometres")
-    numbers = {setting: getattr(args, setting) for _, setting, _, _ in _NUMBERS}
     settings = TraceSettings(**numbers, split_crossings=not args.no_split, root=args.root, unit=args.unit)
     with _notes_on_stderr():
         try:

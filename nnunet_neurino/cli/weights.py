@@ -98,7 +98,6 @@ def _convert(source: str, output: Path, vit: bool) -> None:
     from safetensors.torch import save_file
 
     from nnunet_neurino.files import atomic_path
-    from nnunet_neurino.transfer import as_mapping
 
     if output.suffix != ".safetensors":
         raise NeurinoError(f"{output}: the name of the file to write must end in .safetensors")
@@ -107,5 +106,5 @@ def _convert(source: str, output: Path, vit: bool) -> None:
         raise NeurinoError("none: there is nothing to convert")
     with atomic_path(output) as unfinished:
         tensors = {name: tensor.contiguous() for name, tensor in weights.state.items()}
-        save_file(tensors, unfinished, metadata=dict(as_mapping(weights)))
+        save_file(tensors, unfinished, metadata=weights.record)
     print(f"{output}: {weights.architecture} (from {weights.source}, names as in {weights.scheme})")

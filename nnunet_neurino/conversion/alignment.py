@@ -11,8 +11,8 @@ from scipy.spatial import KDTree
 
 from nnunet_neurino.conversion.evidence import NEAR, Brightness, Evidence, points_along
 from nnunet_neurino.conversion.offset import likely_shifts
-from nnunet_neurino.conversion.placement import FLIPS, Placement, inside_share
-from nnunet_neurino.swc import Tree
+from nnunet_neurino.conversion.placement import FLIPS, Placement
+from nnunet_neurino.swc import Tree, share_inside
 
 # The chance of a mistake by which a placement must beat its rivals, and by which one shift must beat another. An
 # easier test will do for an unshifted placement against a shift, since that is the luckiest of a million shifts; for
@@ -28,29 +28,19 @@ class Alignment:
 
     Contrast is the chance that a voxel under the tracing is brighter than a voxel anywhere in the image: 0.5 for a
     tracing that has nothing to do with the image, 1 for a perfect one. Only the part inside the image counts.
-
-    Attributes:
-        stored: the placement that the file and the user declare.
-        stored_contrast: its contrast.
-        best: the placement that fits beyond doubt better than all others; ``stored`` where there is none.
-        best_contrast: its contrast.
-        inside: share of the nodes inside the image as stored.
-        clear: the image can tell: the best placement beats every other flip, unit and shift beyond doubt.
-        runner_up: when ``clear`` is false, the placement that fits best, or next best to the stored one.
-        runner_up_contrast: its contrast.
-        symmetrical: the tracing draws nearly the same picture when placed as the runner-up.
-        misplaced: another placement fits beyond doubt better than the stored one, whether or not it is clear which.
     """
 
-    stored: Placement
-    stored_contrast: float
-    best: Placement
-    best_contrast: float
-    inside: float
-    clear: bool
+    stored: Placement  # the placement that the file and the user declare
+    stored_contrast: float  # its contrast
+    best: Placement  # the placement that fits beyond doubt better than all others; ``stored`` where there is none
+    best_contrast: float  # its contrast
+    inside: float  # share of the nodes inside the image as stored
+    clear: bool  # the image can tell: the best placement beats every other flip, unit and shift beyond doubt
+    # when ``clear`` is false, the placement that fits best, or next best to the stored one
     runner_up: Placement | None = None
-    runner_up_contrast: float = 0.5
-    symmetrical: bool = False
+    runner_up_contrast: float = 0.5  # its contrast
+    symmetrical: bool = False  # the tracing draws nearly the same picture when placed as the runner-up
+    # another placement fits beyond doubt better than the stored one, whether or not it is clear which
     misplaced: bool = False
 
     @property
@@ -100,7 +90,7 @@ def check_alignment(
         stored_contrast=contrast(stored),
         best=best if clear else stored,
         best_contrast=contrast(best if clear else stored),
-        inside=inside_share(stored.voxels(tree.xyz, image.shape, spacing), image.shape),
+        inside=share_inside(stored.apply(tree, image.shape, spacing), image.shape),
         clear=clear,
         misplaced=best != stored if clear else peak and contest.beats(best, stored),
     )

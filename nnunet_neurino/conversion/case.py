@@ -72,7 +72,7 @@ def _convert(case: Case, settings: ConvertSettings, folder: Path) -> Record:
     if case.tracing is not None:
         label, about = traced_label(case.tracing, image.voxels, image.spacing, settings)
     elif case.mask is not None:
-        label, about = mask_label(case.mask, shape, settings.axes)
+        label, about = mask_label(case.mask, shape, settings)
     picture = CasePicture(image.voxels[0], image.spacing)
     parts, n_dropped = _choose_parts(case, settings, shape, label, picture)
     record = Record(

@@ -11,13 +11,12 @@ import numpy as np
 
 from nnunet_neurino.conversion.alignment import Alignment, check_alignment
 from nnunet_neurino.conversion.blocks import Box
-from nnunet_neurino.conversion.placement import inside_share
 from nnunet_neurino.conversion.record import AlignmentReport
 from nnunet_neurino.conversion.settings import ConvertSettings
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.findings import Finding
 from nnunet_neurino.images import read_stack
-from nnunet_neurino.swc import Tree, merge_touching, rasterise, read_swc
+from nnunet_neurino.swc import Tree, merge_touching, rasterise, read_swc, share_inside
 
 # With fewer nodes inside than this the tracing is another image's, or in another unit; unless it was found to be
 # that of a larger volume.
@@ -57,15 +56,16 @@ class MaskLabel:
         return np.asarray(self.mask[box]) > 0
 
 
-def mask_label(path: Path, shape: Sequence[int], axes: str | None = None) -> tuple[MaskLabel, dict[str, Any]]:
+def mask_label(path: Path, shape: Sequence[int], settings: ConvertSettings) -> tuple[MaskLabel, dict[str, Any]]:
     """Read a mask that must have the image's shape (z, y, x).
 
     Args:
         path: the mask.
         shape: of the image.
-        axes: what the user said of the images ("CXYZ"): the mask is stored like one of their channels.
+        settings: what the user said of the images' axes ("CXYZ"): the mask is stored like one of their channels.
     """
-    stack = read_stack(path, "".join(n for n in axes.upper() if n in "ZYX") if axes else None)
+    axes = "".join(n for n in settings.axes.upper() if n in "ZYX") if settings.axes else None
+    stack = read_stack(path, axes, **settings.reading)
     if stack.voxels.shape != tuple(shape):
         raise NeurinoError(
             f"{path}: the mask has {_sizes(stack.voxels.shape)} voxels, its image {_sizes(shape)}; they must be equal"
@@ -101,7 +101,7 @@ def traced_label(
     placement = alignment.best if settings.fix_orientation else alignment.stored
     findings += _alignment_findings(alignment, settings.fix_orientation)
     placed = placement.apply(tree, shape, spacing)
-    share = inside_share(placed.xyz, shape)
+    share = share_inside(placed, shape)
     if share < (_LEAST_OF_CUT_OUT if any(placement.shift) else _LEAST_INSIDE):
         raise NeurinoError(
             f"{path}: {1 - share:.0%} of the nodes lie outside the image of {_sizes(shape)} voxels (z y x); they "

@@ -15,19 +15,12 @@ FLIPS = ("", "x", "y", "z", "xy", "xz", "yz", "xyz")
 
 @dataclass(frozen=True)
 class Placement:
-    """A way to read the coordinates of a tracing as voxels of an image.
+    """A way to read the coordinates of a tracing as voxels of an image."""
 
-    Attributes:
-        micrometre: coordinates are micrometres (divided by the voxel size) instead of voxels.
-        first: number of the first voxel, 0 or 1 (MATLAB, Fortran).
-        flips: axes that run the other way, out of "x", "y", "z" ("y": the y axis points up).
-        shift: (x, y, z) voxels added in the end.
-    """
-
-    micrometre: bool = False
-    first: int = 0
-    flips: str = ""
-    shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    micrometre: bool = False  # coordinates are micrometres (divided by the voxel size) instead of voxels
+    first: int = 0  # number of the first voxel, 0 or 1 (MATLAB, Fortran)
+    flips: str = ""  # axes that run the other way, out of "x", "y", "z" ("y": the y axis points up)
+    shift: tuple[float, float, float] = (0.0, 0.0, 0.0)  # (x, y, z) voxels added in the end
 
     def __str__(self) -> str:
         parts = []
@@ -57,12 +50,3 @@ class Placement:
         xyz = self.voxels(tree.xyz, shape, spacing)
         radii = tree.radii / float(spacing[2]) if self.micrometre and spacing else tree.radii
         return replace(tree, xyz=xyz, radii=radii, unit="voxel")
-
-
-def inside_share(xyz: np.ndarray, shape: Sequence[int]) -> float:
-    """Share of positions (n, 3) x, y, z whose nearest voxel lies in an image of ``shape`` (z, y, x)."""
-    if not len(xyz):
-        return 0.0
-    limit = np.array(shape[::-1], dtype=np.float64)
-    # Half a voxel more than the image: coordinates exactly on the border of a block are common (256.0 of 256).
-    return float(((xyz >= -1.0) & (xyz <= limit)).all(axis=1).mean())

@@ -32,7 +32,9 @@ def read_channels(case: Case, settings: ConvertSettings) -> Channels:
     findings: list[str] = []
     spacing = settings.spacing
     for path in case.images:
-        stack = read_stack(path, settings.axes, settings.channel, settings.spacing, time=settings.time)
+        stack = read_stack(
+            path, settings.axes, settings.channel, settings.spacing, time=settings.time, **settings.reading
+        )
         findings += [str(f) for f in stack.findings]
         if stack.spacing is None:
             raise NeurinoError(

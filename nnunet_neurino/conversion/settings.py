@@ -27,6 +27,8 @@ class ConvertSettings:
     axes: str | None = None  # what the axes of the image (and mask) files are ("ZYX", "CZYX"); None trusts the files
     channel: int | None = None  # the one channel to keep, from 0; None keeps all
     time: int | None = None  # the one time point to keep, from 0
+    slice_number: int | None = None  # which of several numbers in the names of slices counts them, from 1
+    allow_damaged: bool = False  # take what is left of a TIFF file whose chain of pages is broken
     # unit of the tracings: "voxel", "micrometre", or "auto" (their comments, else what fits the image)
     unit: str = "auto"
     fix_orientation: bool = False  # apply a flip, count or unit that fits better than the stored one beyond doubt
@@ -94,6 +96,11 @@ class ConvertSettings:
     def ending(self) -> str:
         """Ending of image and label files."""
         return FILE_ENDINGS[self.file_format]
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What :func:`~nnunet_neurino.images.read_stack` has to know of images and masks alike."""
+        return {"slice_number": self.slice_number, "allow_damaged": self.allow_damaged}
 
     def as_json(self) -> dict[str, Any]:
         """The settings in JSON's own types."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.swc import Tree, rasterise, share_inside
+from nnunet_neurino.skeleton import skeletonise
+from nnunet_neurino.swc import Tree, centre_voxels, share_inside
+from nnunet_neurino.swc.edges import MAX_VOXELS
+
+_LONGEST = 2e6  # voxels of cable that are compared in some seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +71,11 @@ class CaseView:
             )
         return np.asarray(tree.xyz / np.array(self.spacing[::-1]))
 
+    def _longest_cable(self) -> float:
+        """Voxels of the longer tree's centre line."""
+        trees = [tree for tree in (self.truth_tree, self.tree) if tree is not None]
+        return max(float(np.abs(np.diff(self.in_voxels(t)[t.edges()], axis=1)).max(axis=2).sum()) for t in trees)
+
     def doubts(self) -> list[str]:
         """What looks wrong though it can be drawn: a line for each tree that mostly lies outside the volumes."""
         if self.image is None and self.truth is None and self.prediction is None:
@@ -85,17 +95,24 @@ class CaseView:
             found.append(line)
         return found
 
-    def truth_mask(self) -> NDArray[np.bool_] | None:
-        """The true mask: as given, else drawn from the true tree."""
-        return self._mask(self.truth, self.truth_tree)
+    def cables(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Voxels (n, 3; z, y, x) of the centre lines of truth and prediction; None where one of them is missing.
 
-    def predicted_mask(self) -> NDArray[np.bool_] | None:
-        """The predicted mask: as given, else drawn from the traced tree."""
-        return self._mask(self.prediction, self.tree)
-
-    def _mask(self, volume: NDArray | None, tree: Tree | None) -> NDArray[np.bool_] | None:
-        if volume is not None:
-            return np.asarray(volume) != 0
-        if tree is None:
+        They are those of the tree where there is one, else the mask's skeleton.
+        """
+        pairs = (self.truth_tree, self.truth), (self.tree, self.prediction)
+        if any(tree is None and mask is None for tree, mask in pairs):
             return None
-        return np.asarray(rasterise(tree, self.shape, spacing=self.voxel_size)).astype(bool)
+        alone = self.image is None and self.truth is None and self.prediction is None
+        if alone and (math.prod(self.shape) > MAX_VOXELS or self._longest_cable() > _LONGEST):
+            raise NeurinoError(
+                f"{self.name}: the trees reach to {self.shape[::-1]} voxels (x y z): expected voxels, or micrometres "
+                "and --spacing Z Y X"
+            )
+        true, predicted = (
+            np.argwhere(skeletonise(np.asarray(mask) != 0))
+            if tree is None
+            else centre_voxels(tree, self.shape, self.voxel_size)
+            for tree, mask in pairs
+        )
+        return true, predicted

@@ -1,4 +1,4 @@
-"""Where a prediction's skeleton misses the truth, or has what the truth has not."""
+"""Where a prediction's centre lines miss the truth, or have what the truth has not."""
 
 from __future__ import annotations
 
@@ -7,57 +7,52 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation
 from scipy.spatial import cKDTree
-from skimage.measure import regionprops
 
-from nnunet_neurino.skeleton import label_components, skeletonise
+from nnunet_neurino.skeleton.graph import components
 
 Box = tuple[slice, slice, slice]  # z, y, x
 
-_SMALLEST = 3  # skeleton voxels: smaller pieces get no box
+_JOIN = 3  # voxels: nearer pieces share a box
+_SMALLEST = 3  # voxels: smaller pieces get no box
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """Skeletons sorted by agreement; all arrays are boolean, (z, y, x)."""
+    """Voxels of centre lines sorted by agreement; arrays (n, 3) of indices z, y, x."""
 
-    agreed: NDArray[np.bool_]  # truth that the prediction found
-    missed: NDArray[np.bool_]  # truth farther than the tolerance from the prediction's skeleton (false negatives)
-    extra: NDArray[np.bool_]  # prediction farther than the tolerance from the truth's skeleton (false positives)
+    agreed: NDArray[np.int64]  # truth that the prediction found
+    missed: NDArray[np.int64]  # truth farther than the tolerance from the prediction (false negatives)
+    extra: NDArray[np.int64]  # prediction farther than the tolerance from the truth (false positives)
     missed_boxes: tuple[Box, ...]  # around the pieces of ``missed``, the largest piece first
     extra_boxes: tuple[Box, ...]  # the same for ``extra``
 
 
 def disagreement(
-    truth: NDArray,
-    prediction: NDArray,
+    truth: NDArray[np.int64],
+    prediction: NDArray[np.int64],
     voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
     tolerance: float = 3.0,
 ) -> Disagreement:
-    """Compare two masks by their skeletons.
+    """Compare two sets of centre lines.
 
     Args:
-        truth: mask (z, y, x).
-        prediction: mask (z, y, x).
+        truth: voxels (n, 3) z, y, x.
+        prediction: voxels (n, 3) z, y, x.
         voxel_size: z, y, x.
         tolerance: in in-plane voxels (the voxel size along x).
 
     Examples:
-        >>> truth = np.zeros((5, 9, 60), bool)
-        >>> truth[2, 4, 5:55] = True
-        >>> prediction = truth.copy()
-        >>> prediction[:, :, 30:] = False
-        >>> found = disagreement(truth, prediction)
-        >>> int(found.missed.sum()), len(found.missed_boxes), int(found.extra.sum())
+        >>> truth = np.stack([np.full(50, 2), np.full(50, 4), np.arange(5, 55)], axis=1)
+        >>> found = disagreement(truth, truth[:25])
+        >>> len(found.missed), len(found.missed_boxes), len(found.extra)
         (22, 1, 0)
     """
-    true, predicted = skeletonise(truth), skeletonise(prediction)
     reach = tolerance * float(voxel_size[2])
-    missed = _far_from(true, predicted, voxel_size, reach)
-    extra = _far_from(predicted, true, voxel_size, reach)
+    is_missed = _is_far(truth, prediction, voxel_size, reach)
+    missed, extra = truth[is_missed], prediction[_is_far(prediction, truth, voxel_size, reach)]
     return Disagreement(
-        agreed=true & ~missed,
+        agreed=truth[~is_missed],
         missed=missed,
         extra=extra,
         missed_boxes=_boxes(missed),
@@ -65,21 +60,25 @@ def disagreement(
     )
 
 
-def _far_from(
-    skeleton: NDArray[np.bool_], other: NDArray[np.bool_], voxel_size: Sequence[float], reach: float
+def _is_far(
+    voxels: NDArray[np.int64], targets: NDArray[np.int64], voxel_size: Sequence[float], reach: float
 ) -> NDArray[np.bool_]:
     size = np.asarray(voxel_size, float)
-    voxels, targets = np.argwhere(skeleton), np.argwhere(other)
     # The bound is exclusive: a distance of exactly the tolerance still agrees. No target is infinitely far.
     distance, _ = cKDTree(targets * size).query(voxels * size, distance_upper_bound=np.nextafter(reach, np.inf))
-    far = np.zeros(skeleton.shape, bool)
-    far[tuple(voxels[np.isinf(distance)].T)] = True
-    return far
+    return np.isinf(distance)
 
 
-def _boxes(voxels: NDArray[np.bool_]) -> tuple[Box, ...]:
-    # Pieces that nearly touch share a box.
-    pieces, _ = label_components(binary_dilation(voxels, np.ones((3, 3, 3))))
-    pieces[~voxels] = 0
-    found = sorted(regionprops(pieces), key=lambda piece: -piece.area)
-    return tuple(piece.slice for piece in found if piece.area >= _SMALLEST)
+def _boxes(voxels: NDArray[np.int64]) -> tuple[Box, ...]:
+    if not len(voxels):
+        return ()
+    near = cKDTree(voxels).query_pairs(_JOIN, p=np.inf, output_type="ndarray")
+    piece = components(len(voxels), near)
+    pieces = np.split(voxels[np.argsort(piece, kind="stable")], np.cumsum(np.bincount(piece))[:-1])
+    large = sorted((own for own in pieces if len(own) >= _SMALLEST), key=lambda own: -len(own))
+    return tuple(_box(own) for own in large)
+
+
+def _box(voxels: NDArray[np.int64]) -> Box:
+    z, y, x = (slice(first, last + 1) for first, last in zip(*np.sort(voxels, axis=0)[[0, -1]].tolist(), strict=True))
+    return z, y, x

@@ -13,22 +13,18 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.figures.case import CaseView
 from nnunet_neurino.images import Stack, read_stack
 from nnunet_neurino.images.foreground import foreground
+from nnunet_neurino.images.read import SUFFIXES
 from nnunet_neurino.images.record import CHANNEL, spacing_beside, stem_of
 from nnunet_neurino.swc import Tree, read_swc
 
 ROLES = ("image", "truth", "prediction", "tree")
 _TREES = (".swc", ".eswc")
-_STACKS = (".tif", ".tiff", ".v3draw", ".v3dpbd", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 
 Spacing = tuple[float, float, float]
 
 
 def load_case(
-    name: str,
-    files: Mapping[str, Path],
-    spacing: Spacing | None = None,
-    channel: int = 0,
-    threshold: float = 0.5,
+    name: str, files: Mapping[str, Path], spacing: Spacing | None = None, channel: int = 0, threshold: float = 0.5
 ) -> CaseView:
     """Read what there is of a case.
 
@@ -113,7 +109,7 @@ def case_name(path: Path) -> str:
 
 
 def _stem(path: Path) -> str:
-    return stem_of(path, (*_STACKS, *_TREES))
+    return stem_of(path, (*SUFFIXES, *_TREES))
 
 
 def _case_of(stem: str, others: set[str], same: set[str]) -> str:
@@ -138,7 +134,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _is_data(path: Path, role: str) -> bool:
-    endings = {"image": _STACKS, "tree": _TREES}.get(role, (*_STACKS, *_TREES))
+    endings = {"image": SUFFIXES, "tree": _TREES}.get(role, (*SUFFIXES, *_TREES))
     return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(endings)
 
 

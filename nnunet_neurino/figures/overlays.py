@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.figures.case import CaseView
@@ -20,6 +18,7 @@ from nnunet_neurino.figures.disagreement import Box, Disagreement, disagreement
 from nnunet_neurino.figures.projections import (
     DASHED,
     DIM,
+    DPI,
     LegendEntry,
     LineStyle,
     Panel,
@@ -37,8 +36,9 @@ _AGREED = "#DDDDDD"
 def projection_figure(case: CaseView, tolerance: float = 3.0, title: str | None = None) -> Figure:
     """Maximum projections of a case in three directions, to scale, a panel for each thing that is known of it.
 
-    Raw image; contours of truth (solid) and prediction (dashed); trees; and, with truth and prediction, their
-    skeletons with boxes around what is missed (solid) and what is extra (dashed): the 30 largest of each.
+    Raw image; contours of truth (solid) and prediction (dashed); trees; and, with truth and prediction, their centre
+    lines (the trees', where there are some, else the masks') with boxes around what is missed (solid) and what is extra
+    (dashed): the 30 largest of each.
 
     Args:
         case: what to draw.
@@ -49,15 +49,14 @@ def projection_figure(case: CaseView, tolerance: float = 3.0, title: str | None 
     panels = _volume_panels(painter, "maximum projection")
     if case.truth_tree is not None or case.tree is not None:
         panels.append(Panel("Traced trees", painter.trees, painter.tree_legend()))
-    truth, prediction = case.truth_mask(), case.predicted_mask()
-    if truth is not None and prediction is not None:
-        painter.found = disagreement(truth, prediction, case.voxel_size, tolerance)
+    if (cables := case.cables()) is not None:
+        painter.found = disagreement(*cables, case.voxel_size, tolerance)
         legend: list[LegendEntry] = [
             ("found", _AGREED, "-"),
             (_count("missed", painter.found.missed_boxes), TRUTH, "-"),
             (_count("extra", painter.found.extra_boxes), PREDICTION, DASHED),
         ]
-        panels.append(Panel(f"Skeleton, errors beyond {tolerance:g} voxels boxed", painter.errors, tuple(legend)))
+        panels.append(Panel(f"Cable, errors beyond {tolerance:g} voxels boxed", painter.errors, tuple(legend)))
     if not panels:
         raise NeurinoError(f"{case.name}: nothing to draw: give an image, a mask or a tree")
     return _drawn(case, panels, title)
@@ -189,15 +188,11 @@ class _CasePainter:
         found = self.found
         assert found is not None
         self._background(axes, view, DIM)
-        # Skeletons of large stacks are widened to about two dots, so that they stay visible.
-        thickness = [int(np.clip(round(2 / dots), 1, 15)) for dots in self._dots(axes, view)]
-        picture = np.zeros((*view.project(found.agreed).shape, 4))
+        # Voxels of large stacks are drawn two dots wide, so that they stay visible.
+        side = max(2.0, *self._dots(axes, view)) * 72 / DPI
         for voxels, colour in ((found.agreed, _AGREED), (found.extra, PREDICTION), (found.missed, TRUTH)):
-            flat = view.project(voxels)
-            flat = maximum_filter(flat, size=thickness) if max(thickness) > 1 else flat
-            picture[flat] = to_rgba(colour)
-        extent = view.extent(self.case.shape, self.case.voxel_size)
-        axes.imshow(picture, extent=extent, aspect="auto", interpolation="nearest")
+            right, down = view.flatten(voxels, self.case.voxel_size).T
+            axes.scatter(right, down, s=side**2, c=colour, marker="s", linewidths=0)
         for boxes, colour, style in ((found.missed_boxes, TRUTH, "-"), (found.extra_boxes, PREDICTION, DASHED)):
             for box in boxes[:_MOST_BOXES]:
                 self._box(axes, view, box, colour, style)

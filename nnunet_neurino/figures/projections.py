@@ -76,11 +76,7 @@ class Panel:
 
 
 def panels_figure(
-    panels: Sequence[Panel],
-    shape: Sequence[int],
-    voxel_size: Sequence[float],
-    title: str = "",
-    scale_bar: bool = True,
+    panels: Sequence[Panel], shape: Sequence[int], voxel_size: Sequence[float], title: str = "", scale_bar: bool = True
 ) -> Figure:
     """Draw panels of three views each, all at one scale; every axes shows ``shape`` voxels of ``voxel_size``."""
     size = np.array(shape) * np.array(voxel_size)

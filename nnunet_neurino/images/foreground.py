@@ -9,6 +9,8 @@ from scipy import ndimage
 from nnunet_neurino.errors import NeurinoError
 
 MOST_LABELS = 20  # whole numbers up to this are labels, more of them an 8-bit probability map
+# A probability map has at most this share of voxels above 0.1, and of these at least this share above 0.9.
+_MOST_POSSIBLE, _LEAST_CERTAIN = 0.2, 0.05
 _ROUNDING = 1e-3  # by which probabilities may leave 0 to 1 when they were computed or resampled
 
 
@@ -54,6 +56,19 @@ def foreground(volume: NDArray, low: float, high: float, name: str = "the mask")
         f"{name}: values from {least:.6g} to {most:.6g}; expected a mask (0 and 1, or labels up to {MOST_LABELS}) or "
         "probabilities (0 to 1, or 0 to 255): threshold the image first"
     )
+
+
+def looks_raw(volume: NDArray) -> bool:
+    """Whether an 8-bit volume is rather a raw image than a mask or a probability map.
+
+    It has many values, and a probability map's are near 0 in most of the image and near 255 in some of the rest.
+    """
+    if volume.dtype != np.uint8 or not volume.size:
+        return False
+    counts = np.bincount(volume.ravel(), minlength=256)
+    possible, certain = int(counts[26:].sum()), int(counts[230:].sum())
+    many = np.count_nonzero(counts) > MOST_LABELS
+    return bool(many and (possible > _MOST_POSSIBLE * volume.size or certain < _LEAST_CERTAIN * possible))
 
 
 def _hysteresis(volume: NDArray, low: float, high: float) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.findings import Finding
-from nnunet_neurino.images.stack import Raw, Spacing, check_size, first_bytes
+from nnunet_neurino.images.stack import Raw, Spacing, check_size, first_bytes, is_size
 
 SUFFIXES = (".nii", ".nii.gz")
 GZIP = b"\x1f\x8b"
@@ -115,16 +115,18 @@ def _header(path: Path, head: bytes) -> _Header:
 
 def micrometres(zyx: tuple[float, float, float], unit: str | None) -> tuple[Spacing | None, list[Finding]]:
     """The voxel size in micrometres; None when it is not believable. Medical formats say millimetre by default."""
-    z, y, x = (abs(v) for v in zyx)
-    if not all(math.isfinite(v) and v > 0 for v in (z, y, x)):
+    largest = max(abs(v) for v in zyx)
+    scale = 1.0
+    if unit == "metre" and largest <= LARGEST_MILLIMETRES / 1000:
+        scale = 1e6
+    elif unit == "millimetre" and largest <= LARGEST_MILLIMETRES:
+        scale = 1000.0
+    z, y, x = (abs(v) * scale for v in zyx)
+    if not is_size((z, y, x)):
         return None, [Finding(0, f"a voxel size of {z:g} {y:g} {x:g} (z y x)", "taken as unknown")]
-    if unit == "micrometre":
+    if unit == "micrometre" or scale > 1:
         return (z, y, x), []
-    if unit == "metre" and max(z, y, x) <= LARGEST_MILLIMETRES / 1000:
-        return (z * 1e6, y * 1e6, x * 1e6), []
     if (z, y, x) == (1, 1, 1):  # what writers put when they know nothing
         return None, [Finding(0, "a voxel size of 1 1 1 without a believable unit", "taken as unknown")]
-    if unit == "millimetre" and max(z, y, x) <= LARGEST_MILLIMETRES:
-        return (z * 1000, y * 1000, x * 1000), []
     what = f"a voxel size of {z:g} {y:g} {x:g} (z y x) in {unit or 'no unit'}s".replace("no units", "no unit")
     return (z, y, x), [Finding(0, what, "taken as micrometres")]

@@ -27,6 +27,8 @@ def read_stack(
     *,
     time: int | None = None,
     max_bytes: int | None = None,
+    slice_number: int | None = None,
+    allow_damaged: bool = False,
 ) -> Stack:
     """Read an image stack: TIFF, a folder of slices, .v3draw, .v3dpbd, NIfTI, NRRD or MetaImage.
 
@@ -38,6 +40,8 @@ def read_stack(
         spacing: voxel size (z, y, x) in micrometres; overrules the file's.
         time: the one time point to keep, counted from 0; needed when there are several.
         max_bytes: most memory that a stack which cannot be mapped may take; None: 80 % of what is free.
+        slice_number: which of several numbers in the names of a folder's files counts the slices, from 1.
+        allow_damaged: take what can be read of a TIFF file whose chain of pages is broken, 0 elsewhere.
 
     Returns:
         The stack. Uncompressed TIFF and .v3draw are read-only maps of the file.
@@ -46,7 +50,7 @@ def read_stack(
         NeurinoError: in one line, what is wrong with the file, which axis is ambiguous, and the remedy.
     """
     path = Path(path)
-    raw = _read(path, max_bytes)
+    raw = _read(path, max_bytes, slice_number, allow_damaged)
     voxels, findings = in_order(path, raw, axes, channel, time)
     if min(voxels.shape) < 1:
         raise NeurinoError(f"{path}: a stack without voxels ({'x'.join(map(str, voxels.shape))})")
@@ -60,14 +64,15 @@ def read_stack(
     return Stack(voxels, stored, (*raw.findings, *findings))
 
 
-def _read(path: Path, max_bytes: int | None) -> Raw:
+def _read(path: Path, max_bytes: int | None, slice_number: int | None, allow_damaged: bool) -> Raw:
     if path.is_dir():
-        return slices.read_slices(path, max_bytes)
+        return slices.read_slices(path, max_bytes, slice_number)
     head, name = first_bytes(path), path.name.lower()
     if head[:4] in _TIFF_MAGIC:
         from nnunet_neurino.images.tiff import read_tiff
 
-        return _note_suffix(read_tiff(path, max_bytes), name, (".tif", ".tiff", ".btf", ".tf8", ".lsm"), "TIFF")
+        raw = read_tiff(path, max_bytes, allow_damaged)
+        return _note_suffix(raw, name, (".tif", ".tiff", ".btf", ".tf8", ".lsm"), "TIFF")
     if head[:24] in vaa3d.RAW_KEYS:
         return _note_suffix(vaa3d.read_v3draw(path), name, (".v3draw", ".raw", ".vaa3draw"), "Vaa3D raw")
     if head[:24] == vaa3d.PBD_KEY:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from pathlib import Path
 
 from nnunet_neurino.images.read import SUFFIXES
-from nnunet_neurino.images.stack import Spacing
+from nnunet_neurino.images.stack import Spacing, is_size
 
 CHANNEL = re.compile(r"_\d{4}$")  # nnU-Net's channel number at the end of an image's name
 
@@ -27,6 +26,6 @@ def spacing_beside(path: Path) -> Spacing | None:
             z, y, x = (float(v) for v in json.loads(path.with_name(f"{name}.json").read_text("utf-8"))["spacing"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if min(z, y, x) > 0 and math.isfinite(z + y + x):
+        if is_size((z, y, x)):
             return z, y, x
     return None

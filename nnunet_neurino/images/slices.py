@@ -29,8 +29,14 @@ def is_slice_folder(folder: Path) -> bool:
     return True
 
 
-def read_slices(folder: Path, max_bytes: int | None = None) -> Raw:
-    """Read all image files of ``folder`` as one stack, sorted by number ("slice2" before "slice10")."""
+def read_slices(folder: Path, max_bytes: int | None = None, number: int | None = None) -> Raw:
+    """Read all image files of ``folder`` as one stack, sorted by number ("slice2" before "slice10").
+
+    Args:
+        folder: with one file a slice.
+        max_bytes: see :func:`~nnunet_neurino.images.read_stack`.
+        number: where the names differ in several numbers, which of these counts the slices, from 1.
+    """
     inside = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     paths = [p for p in inside if p.suffix.lower() in SUFFIXES]
     if not paths:
@@ -41,7 +47,7 @@ def read_slices(folder: Path, max_bytes: int | None = None) -> Raw:
     kinds = Counter(p.suffix.lower() for p in paths)
     if len(kinds) > 1:
         raise NeurinoError(f"{folder}: slices of different kinds ({', '.join(sorted(kinds))}); leave one kind there")
-    paths, more = _in_order(folder, paths)
+    paths, more = _in_order(folder, paths, number)
     findings += more
 
     first = _read_slice(paths[0])
@@ -58,8 +64,8 @@ def read_slices(folder: Path, max_bytes: int | None = None) -> Raw:
     return Raw(voxels, "ZYXS"[: voxels.ndim], None, tuple(findings))
 
 
-def _in_order(folder: Path, paths: list[Path]) -> tuple[list[Path], list[Finding]]:
-    """Sort by the one number in which the names differ; refuse two numbers, repeats and gaps."""
+def _in_order(folder: Path, paths: list[Path], number: int | None) -> tuple[list[Path], list[Finding]]:
+    """Sort by the one number in which the names differ, or the one of them that is meant; refuse repeats and gaps."""
     if len(paths) == 1:
         raise NeurinoError(f"{folder}: one slice only ({paths[0].name}), a stack was expected; give the file itself")
     pieces = [re.split(r"(\d+)", p.stem) for p in paths]
@@ -69,14 +75,17 @@ def _in_order(folder: Path, paths: list[Path]) -> tuple[list[Path], list[Finding
         raise NeurinoError(f"{folder}: slices of different series ({names}); give each series a folder of its own")
     numbers = np.array([[int(n) for n in p[1::2]] for p in pieces], dtype=object)
     varying = [i for i in range(numbers.shape[1]) if len(set(numbers[:, i])) > 1]
-    if len(varying) != 1:
-        what = "two numbers (channels or time points too?)" if varying else "no number"
+    orders = [sorted(range(len(paths)), key=lambda i: numbers[i, at]) for at in varying]
+    chosen = 1 if len(orders) == 1 else number
+    if chosen is None or not 1 <= chosen <= len(orders):
+        ways = [f"by number {n} from {paths[o[0]].name} to {paths[o[-1]].name}" for n, o in enumerate(orders, 1)]
         raise NeurinoError(
-            f"{folder}: the names of the slices ({paths[0].name}, ...) differ in {what}, one slice number was "
-            "expected; give each series a folder of its own"
+            f"{folder}: the names of the slices differ in {len(orders) or 'no'} numbers ("
+            f"{', '.join(ways) or paths[0].name}), one was expected; give each series a folder of its own, or "
+            "say which number counts the slices: neurino convert --slice-number N"
         )
-    order = sorted(range(len(paths)), key=lambda i: numbers[i, varying[0]])
-    sequence = [int(numbers[i, varying[0]]) for i in order]
+    order = orders[chosen - 1]
+    sequence = [int(numbers[i, varying[chosen - 1]]) for i in order]
     steps = [b - a for a, b in itertools.pairwise(sequence)]
     usual = Counter(steps).most_common(1)[0][0]
     at = steps.index(0) if 0 in steps else next((i for i, step in enumerate(steps) if step != usual), None)

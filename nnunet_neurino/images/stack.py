@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.files import foreign_kind
 from nnunet_neurino.findings import Finding
 
 Spacing = tuple[float, float, float]
@@ -18,18 +19,13 @@ Spacing = tuple[float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """A three-dimensional image with its voxel size.
+    """A three-dimensional image with its voxel size."""
 
-    Attributes:
-        voxels: (z, y, x), or (c, z, y, x) when there is more than one channel. May be a read-only memory map of the
-            file, in the file's own byte order.
-        spacing: (z, y, x) in micrometres; None when neither the file nor the caller said.
-        findings: what was odd in the file and how it was taken.
-    """
-
+    # (z, y, x), or (c, z, y, x) when there is more than one channel. May be a read-only memory map of the file, in the
+    # file's own byte order
     voxels: np.ndarray
-    spacing: Spacing | None = None
-    findings: tuple[Finding, ...] = ()
+    spacing: Spacing | None = None  # (z, y, x) in micrometres; None when neither the file nor the caller said
+    findings: tuple[Finding, ...] = ()  # what was odd in the file and how it was taken
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -53,18 +49,24 @@ class Raw:
     findings: tuple[Finding, ...] = ()  # what was odd
 
 
+def is_size(spacing: Sequence[float]) -> bool:
+    """Whether these can be sizes of voxels, in micrometres."""
+    return all(1e-6 <= step <= 1e6 for step in spacing)
+
+
 def check_spacing(spacing: Sequence[float], where: str) -> Spacing:
     """Return ``spacing`` (z, y, x, micrometres) as three positive floats or refuse it."""
     values = tuple(float(s) for s in spacing)
-    if len(values) != 3 or not all(math.isfinite(v) and v > 0 for v in values):
+    if len(values) != 3 or not is_size(values):
         raise NeurinoError(
-            f"{where}: the voxel size must be three positive numbers z y x in micrometres, got {list(spacing)}"
+            f"{where}: the voxel size must be three positive numbers z y x (1e-6 to 1e6 micrometres), "
+            f"got {list(spacing)}"
         )
     return values
 
 
-def check_size(path: str | os.PathLike[str], shape: Sequence[int], itemsize: int, max_bytes: int | None) -> int:
-    """Refuse a stack that does not fit into memory before anything of its size is made; return its bytes.
+def check_size(path: str | os.PathLike[str], shape: Sequence[int], itemsize: int, max_bytes: int | None) -> None:
+    """Refuse a stack that does not fit into memory before anything of its size is made.
 
     Args:
         path: the file, for the message.
@@ -83,17 +85,6 @@ def check_size(path: str | os.PathLike[str], shape: Sequence[int], itemsize: int
             f"{path}: {size} voxels need {needed / 2**30:.1f} GiB of memory, {max_bytes / 2**30:.1f} GiB may be used; "
             "save it uncompressed (TIFF or .v3draw, which are read piece by piece) or cut it into blocks"
         )
-    return needed
-
-
-_NOT_IMAGES = (
-    (b"version https://git-lfs", "is a Git-LFS pointer, not the image: fetch it with `git lfs pull`"),
-    (b"<!DOCTYPE", "is a web page, not an image: the download went wrong"),
-    (b"<html", "is a web page, not an image: the download went wrong"),
-    (b"\x89HDF", "is an HDF5 file (.h5, .ims, .nwb): save it as TIFF, for example with Fiji"),
-    (b"PK\x03\x04", "is a zip archive: unpack it first"),
-    (b"ZISRAW", "is a Zeiss CZI file: save it as OME-TIFF, for example with Fiji"),
-)
 
 
 def first_bytes(path: Path, n: int = 64) -> bytes:
@@ -109,7 +100,6 @@ def first_bytes(path: Path, n: int = 64) -> bytes:
         raise NeurinoError(f"{path}: cannot be opened ({error.strerror})") from None
     if not head:
         raise NeurinoError(f"{path}: the file is empty (0 bytes); copy or download it again")
-    for magic, what in _NOT_IMAGES:
-        if head.lower().startswith(magic.lower()):
-            raise NeurinoError(f"{path}: {what}")
+    if kind := foreign_kind(head):
+        raise NeurinoError(f"{path}: is {kind}")
     return head

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,29 +17,86 @@ from nnunet_neurino.findings import Finding
 from nnunet_neurino.images.stack import Raw, check_size
 from nnunet_neurino.images.tiff_spacing import stored_spacing
 
+# What the library says where a page does not lead to the next one.
+_BROKEN_CHAIN = ("page offset", "circular reference", "IFD")
 
-def read_tiff(path: Path, max_bytes: int | None = None) -> Raw:
+
+def read_tiff(path: Path, max_bytes: int | None = None, allow_damaged: bool = False) -> Raw:
     """Read the (largest) image of a TIFF file; uncompressed contiguous data are mapped, not read.
 
     Raises:
-        NeurinoError: the file is damaged, cut short, holds several images, or does not fit into memory.
+        NeurinoError: the file is damaged (and that is not allowed), cut short, holds several images, or does not fit
+            into memory.
     """
     with _warnings() as warnings:
         try:
             with tifffile.TiffFile(path) as tif:
-                series, findings = _choose_series(path, tif)
-                _check_complete(path, tif, series)
-                spacing, more = stored_spacing(tif, series)
-                findings += more + _meaning_of_values(series.keyframe)
-                voxels = _voxels(path, tif, series, max_bytes)
+                try:
+                    raw = _whole(path, tif, max_bytes)
+                    broken = next((text for text in warnings if any(sign in text for sign in _BROKEN_CHAIN)), None)
+                except (NeurinoError, KeyboardInterrupt):
+                    raise
+                except (Exception, RecursionError) as error:  # damaged files raise whatever the decoder meets
+                    broken = _one_line(error)
+                if broken:
+                    raw = _what_is_left(path, tif, broken, max_bytes, allow_damaged)
         except (NeurinoError, KeyboardInterrupt):
             raise
-        except (Exception, RecursionError) as error:  # damaged files raise whatever the decoder meets
-            raise NeurinoError(
-                f"{path}: not a readable TIFF ({_one_line(error)}); open it in Fiji and save it again"
-            ) from None
-    findings += [Finding(0, f"the TIFF library says: {text}") for text in dict.fromkeys(warnings[:3])]
-    return Raw(voxels, series.axes, spacing, tuple(findings))
+        except (Exception, RecursionError) as error:
+            raise _unreadable(path, error) from None
+    more = [Finding(0, f"the TIFF library says: {text}") for text in dict.fromkeys(warnings[:3])]
+    return replace(raw, findings=(*raw.findings, *more))
+
+
+def _whole(path: Path, tif: tifffile.TiffFile, max_bytes: int | None) -> Raw:
+    series, findings = _choose_series(path, tif)
+    _check_complete(path, tif, series)
+    spacing, more = stored_spacing(tif)
+    findings += more + _meaning_of_values(series.keyframe)
+    return Raw(_voxels(path, tif, series, max_bytes), series.axes, spacing, tuple(findings))
+
+
+def _what_is_left(path: Path, tif: tifffile.TiffFile, why: str, max_bytes: int | None, allowed: bool) -> Raw:
+    """The pages that can be read of a file whose pages do not all lead to the next one, and 0 for the others."""
+    pages: list[tifffile.TiffPage | tifffile.TiffFrame] = []
+    with contextlib.suppress(Exception):
+        for page in tif.pages:
+            if pages and (page.shape, page.dtype) != (pages[0].shape, pages[0].dtype):
+                break
+            pages.append(page)
+    if len(pages) < 2:
+        raise _unreadable(path, why)
+    shape = (max(len(pages), _pages_promised(tif)), *pages[0].shape)
+    check_size(path, shape, np.dtype(pages[0].dtype).itemsize, max_bytes)
+    voxels, n_read = np.zeros(shape, pages[0].dtype), 0
+    for page, voxels_of_page in zip(pages, voxels, strict=False):
+        with contextlib.suppress(Exception):
+            voxels_of_page[...] = page.asarray()
+            n_read += 1
+    if not n_read:
+        raise _unreadable(path, why)
+    wrong = (len(voxels) - n_read) * pages[0].size
+    what = (
+        f"its chain of pages is broken ({why}): {wrong:,} of {voxels.size:,} voxels are lost, and slices behind a gap "
+        "may be out of place"
+    )
+    if not allowed:
+        raise NeurinoError(f"{path}: {what}; copy it again, or take it as it is: neurino convert --allow-damaged")
+    spacing, findings = stored_spacing(tif)
+    return Raw(voxels, "Z" + pages[0].axes, spacing, (*findings, Finding(0, what, f"{n_read} slices taken, else 0")))
+
+
+def _pages_promised(tif: tifffile.TiffFile) -> int:
+    """The number of pages that the file's description tells of; 0 where it does not say."""
+    if tif.is_imagej:
+        return int((tif.imagej_metadata or {}).get("images", 0))
+    if tif.is_shaped:
+        return math.prod(next(iter(tif.shaped_metadata or ()), {}).get("shape", (0,))[:-2])
+    return 0
+
+
+def _unreadable(path: Path, why: object) -> NeurinoError:
+    return NeurinoError(f"{path}: not a readable TIFF ({_one_line(why)}); open it in Fiji and save it again")
 
 
 def _voxels(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, max_bytes: int | None) -> np.ndarray:
@@ -71,7 +130,8 @@ def _choose_series(path: Path, tif: tifffile.TiffFile) -> tuple[tifffile.TiffPag
             f"{path}: the file holds {len(everything)} images ({shapes}{', ...' if len(everything) > 4 else ''}), "
             "one stack was expected; save the one you mean on its own"
         )
-    what = f"the file holds {len(everything)} images"
+    previews = ", ".join("x".join(map(str, s.shape)) for s in rest[:4]) + ", ..." * (len(rest) > 4)
+    what = f"the file holds {len(everything)} images: beside the largest {previews}"
     return everything[largest], [Finding(0, what, "the largest is taken, the others look like previews")]
 
 

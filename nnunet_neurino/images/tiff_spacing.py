@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import tifffile
 
 from nnunet_neurino.findings import Finding
-from nnunet_neurino.images.stack import Spacing
+from nnunet_neurino.images.stack import Spacing, is_size
 
 # Micrometres in one unit, by the names that ImageJ and OME write.
 MICROMETRES = {
@@ -23,7 +22,7 @@ MICROMETRES = {
 OWN_KEY = "spacing_zyx_micrometre"
 
 
-def stored_spacing(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> tuple[Spacing | None, list[Finding]]:
+def stored_spacing(tif: tifffile.TiffFile) -> tuple[Spacing | None, list[Finding]]:
     """Return the voxel size (z, y, x) in micrometres, or None when the file does not say all three."""
     if tif.is_imagej:
         values, source = _imagej(tif), "ImageJ"
@@ -43,7 +42,7 @@ def stored_spacing(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> t
 def _sane(values: list[float], source: str) -> tuple[Spacing | None, list[Finding]]:
     if not values:
         return None, []
-    if len(values) == 3 and all(isinstance(v, float) and math.isfinite(v) and v > 0 for v in values):
+    if len(values) == 3 and all(isinstance(v, float) for v in values) and is_size(values):
         return (values[0], values[1], values[2]), []
     return None, [Finding(0, f"{source} metadata give no usable voxel size (z y x: {values})", "taken as unknown")]
 

@@ -24,6 +24,9 @@ from torch.nn import functional as F
 
 from nnunet_neurino.errors import NeurinoError
 
+_SMOOTH = 1e-5
+"""Added to numerator and denominator of Dice."""
+
 
 class PortionedDiceCE(nn.Module):
     """Soft Dice + cross-entropy, equal to the loss nnU-Net's trainer builds, without its maps of the whole volume.
@@ -42,9 +45,6 @@ class PortionedDiceCE(nn.Module):
         regions: channels are independent regions instead of exclusive labels.
         ignore_label: None, or the label of voxels that do not count. With regions only whether there is one matters.
         batch_dice: one Dice over all samples of the batch instead of the mean of each sample's.
-        smooth: added to numerator and denominator of Dice.
-        weight_ce: weight of the cross-entropy.
-        weight_dice: weight of the Dice.
         portion: largest number of voxels computed at once.
         over_logits: write the gradient over the logits, which takes half the memory. Nobody may read them after the
             backward pass; PyTorch refuses to if it was to be another term of the loss.
@@ -55,9 +55,6 @@ class PortionedDiceCE(nn.Module):
         regions: bool = False,
         ignore_label: int | None = None,
         batch_dice: bool = False,
-        smooth: float = 1e-5,
-        weight_ce: float = 1.0,
-        weight_dice: float = 1.0,
         portion: int = 2**18,
         over_logits: bool = False,
     ) -> None:
@@ -67,9 +64,6 @@ class PortionedDiceCE(nn.Module):
         self.regions = regions
         self.ignore_label = ignore_label
         self.batch_dice = batch_dice
-        self.smooth = smooth
-        self.weight_ce = weight_ce
-        self.weight_dice = weight_dice
         self.portion = portion
         self.over_logits = over_logits
 
@@ -80,8 +74,8 @@ class PortionedDiceCE(nn.Module):
         overlap, predicted, entropy, truth, counted = _Sums.apply(output, target, how)
         if self.batch_dice:
             overlap, predicted, truth = overlap.sum(0), predicted.sum(0), truth.sum(0)
-        dice = (2 * overlap + self.smooth) / (truth + predicted + self.smooth).clamp_min(1e-8)
-        loss = self.weight_ce * entropy / counted.clamp_min(1) - self.weight_dice * dice.mean()
+        dice = (2 * overlap + _SMOOTH) / (truth + predicted + _SMOOTH)
+        loss = entropy / counted.clamp_min(1) - dice.mean()
         return loss.to(_computed_in(output))
 
     def _check(self, output: Tensor, target: Tensor) -> None:

@@ -75,10 +75,6 @@ class TASL(nn.Module):
         """The three terms of the last call, unweighted and detached."""
         self._prepared: tuple[Tensor, Future[list[tuple[int, int, Truth]]]] | None = None
 
-    def extra_repr(self) -> str:
-        """Settings for ``print``."""
-        return f"mode={self.mode!r}, weights={self.weights}, regions={self.regions}, ignore_label={self.ignore_label}"
-
     def prepare(self, target: Tensor, channels: int, on_cpu: Tensor | None = None) -> None:
         """Start analysing a target in a thread, while the network is still at work.
 

@@ -17,7 +17,7 @@ from nnunet_neurino.metrics.neuron_distance import neuron_distance
 from nnunet_neurino.metrics.scores import NAMES
 from nnunet_neurino.metrics.subject import Subject
 from nnunet_neurino.metrics.topology import topology_scores
-from nnunet_neurino.metrics.units import into_image, same_unit, suspicion
+from nnunet_neurino.metrics.units import into_image, mirrored_mask, mirrored_tree, same_unit, suspicion
 from nnunet_neurino.metrics.voxel import same_shape, voxel_scores
 from nnunet_neurino.swc import Tree, merge_touching, rasterise
 
@@ -65,7 +65,7 @@ def score_case(pred: Subject, truth: Subject, tracer: Tracer, options: CaseOptio
     """
     options = options or CaseOptions()
     spacing = _common_spacing(pred, truth)
-    notes = [f"prediction: {note}" for note in pred.notes] + [f"truth: {note}" for note in truth.notes]
+    notes = [f"{name}: {note}" for name, side in (("prediction", pred), ("truth", truth)) for note in side.notes]
     parts: list[tuple[str, Any]] = []  # kind of score, scores
     found: dict[str, Any] = {}
     reasons: dict[str, str] = {}
@@ -76,6 +76,7 @@ def score_case(pred: Subject, truth: Subject, tracer: Tracer, options: CaseOptio
     own_truth_tree = truth.tree is not None
     if our_mask is not None and true_mask is not None:
         same_shape(our_mask, true_mask)
+        notes += filter(None, [mirrored_mask(our_mask, true_mask)])
         if options.trace_masks:
             our_tree, true_tree = (tracer(mask, spacing or (1, 1, 1)) for mask in (our_mask, true_mask))
         else:
@@ -99,9 +100,7 @@ def score_case(pred: Subject, truth: Subject, tracer: Tracer, options: CaseOptio
     if our_tree is not None and true_tree is not None:
         our_tree, true_tree = same_unit(our_tree, true_tree, spacing)
         unit = true_tree.unit if true_tree.unit != "unknown" else our_tree.unit
-        doubt = suspicion(our_tree, true_tree)
-        if doubt:
-            notes.append(doubt)
+        notes += filter(None, (suspicion(our_tree, true_tree), mirrored_tree(our_tree, true_tree)))
         parts.append(("trees", neuron_distance(our_tree, true_tree, options.threshold)))
         parts.append(("length", length_scores(our_tree, true_tree, options.tolerance)))
         if both_trees:

@@ -84,7 +84,7 @@ def tree_connectivity_scores(pred: Tree, truth: Tree, tolerance: float = 2.0) ->
     step = max(0.5 * tolerance, max(pred.length, truth.length) / _MOST_NODES, 1e-9)
     true, ours = (resample(merge_touching(tree), step) for tree in (truth, pred))
     piece = components(len(ours), ours.edges().reshape(-1, 2)) + 1
-    index = cKDTree(ours.xyz.reshape(-1, 3))
+    index = cKDTree(ours.xyz)
     found = [np.empty((0, 2), dtype=np.int64)]
     for start in range(0, len(true) if len(ours) else 0, _PORTION):  # in portions: many nodes may be near one
         part = slice(start, start + _PORTION)

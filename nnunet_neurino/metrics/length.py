@@ -11,7 +11,7 @@ from nnunet_neurino.metrics.segments import SegmentIndex, cut, tree_segments
 from nnunet_neurino.swc import Tree
 
 _STEP = 0.5  # pieces of cable are judged by their middle; their length in units of the tree
-_MOST_PIECES = 500_000
+_MOST_PIECES = 200_000
 
 
 @dataclass(frozen=True)

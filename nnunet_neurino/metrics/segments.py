@@ -14,7 +14,7 @@ from nnunet_neurino.swc import Tree
 Floats = NDArray[np.float64]
 
 _PIECE = 2.0  # longest piece that a segment is cut into, in units of the file
-_MOST_PIECES = 400_000  # longer ones in trees with more cable than that
+_MOST_PIECES = 200_000  # longer ones in trees with more cable than that
 _UNLIKE, _MOST_GROUPS = 16.0, 8  # pieces are in one group if one is not so many times as long as another
 _FIRST = 3
 _CHUNK = 50_000  # points that a thread handles at a time

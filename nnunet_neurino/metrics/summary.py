@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 _RESAMPLES = 5000
 _SEED = 0
@@ -65,6 +64,8 @@ def _wilcoxon(difference: np.ndarray) -> tuple[float | None, str | None]:
         return None, "all differences are 0"
     if np.count_nonzero(difference) < 6:
         return None, "fewer than 6 cases differ: no result could reach p < 0.05"
+    from scipy import stats  # takes half a second to load
+
     return float(stats.wilcoxon(difference).pvalue), None
 
 

@@ -1,10 +1,15 @@
-"""Trees in different units: bring them together where the files say so, and say so where only the extent tells."""
+"""Trees in different units: bring them together where the files say so, and say so where only the extent tells.
+
+Also told: a prediction that fits the truth when it is mirrored.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from nnunet_neurino.errors import NeurinoError
@@ -12,6 +17,8 @@ from nnunet_neurino.metrics.segments import Floats
 from nnunet_neurino.swc import Tree, share_inside, to_voxels
 
 _ALIKE = (0.55, 1.8)  # extents of two trees of one neuron are not further apart than this
+_NEARER = 0.25  # a tree fits better elsewhere if it is not so many times as far from the truth there
+_FLIPS = [axes for n in (0, 1, 2, 3) for axes in itertools.combinations(range(3), n)]
 
 
 def same_unit(pred: Tree, truth: Tree, spacing: Sequence[float] | None) -> tuple[Tree, Tree]:
@@ -52,10 +59,60 @@ def _fits_when_scaled(pred: Tree, truth: Tree) -> bool:
     """Whether the prediction comes much nearer to the truth when each axis is scaled to the truth's extent."""
     ours, theirs = np.ptp(pred.xyz, axis=0), np.ptp(truth.xyz, axis=0)
     factor = np.divide(theirs, ours, out=np.ones(3), where=(ours > 0) & (theirs > 0))
-    some = pred.xyz[:: max(len(pred) // 2000, 1)]
+    some = _some(pred)
     nodes = cKDTree(truth.xyz)
     before, after = (float(nodes.query(places)[0].mean()) for places in (some, some * factor))
-    return after < 0.25 * before
+    return after < _NEARER * before
+
+
+def mirrored_tree(pred: Tree, truth: Tree) -> str | None:
+    """A line if the prediction is much nearer to the truth when shifted or flipped so that their middles meet."""
+    if _extent(pred) is None or _extent(truth) is None:
+        return None
+    nodes, some = cKDTree(truth.xyz), _some(pred)
+    before = float(np.median(nodes.query(some)[0]))
+    if before <= 1:
+        return None
+
+    def distance(axes: tuple[int, ...]) -> float:
+        return min(float(np.median(nodes.query(places)[0])) for places in _flipped(some, truth.xyz, axes))
+
+    best = min(_FLIPS, key=distance)  # of equal ones the simplest
+    after = distance(best)
+    if after >= _NEARER * before:
+        return None
+    return f"the prediction fits {_how(best)}: half of it is within {after:.3g} then, and within {before:.3g} as it is"
+
+
+def _flipped(ours: Floats, theirs: Floats, axes: tuple[int, ...]) -> Iterator[Floats]:
+    """Places (n, 3) mirrored so that the middles of the extents meet, and so that the medians meet."""
+    for middle in (lambda xyz: (xyz.min(axis=0) + xyz.max(axis=0)) / 2, lambda xyz: np.median(xyz, axis=0)):
+        places = ours.copy()
+        places[:, axes] = 2 * middle(ours)[list(axes)] - ours[:, axes]
+        yield places + middle(theirs) - middle(ours)
+
+
+def mirrored_mask(pred: NDArray[np.bool_], truth: NDArray[np.bool_]) -> str | None:
+    """A line if most voxels of the prediction (z, y, x) are in the truth when axes are flipped, and few as it is."""
+    size = np.count_nonzero(pred)
+    hits = np.count_nonzero(pred & truth)
+    if 2 * hits > size or not size:
+        return None
+    flipped = {axes: np.count_nonzero(np.flip(pred, tuple(2 - axis for axis in axes)) & truth) for axes in _FLIPS}
+    best = max(flipped, key=lambda axes: flipped[axes])
+    if hits > _NEARER * flipped[best] or 2 * flipped[best] < size:
+        return None
+    share = f"{flipped[best] / size:.0%} of it is in the truth then, and {hits / size:.0%} as it is"
+    return f"the prediction fits {_how(best)}: {share}"
+
+
+def _how(axes: Sequence[int]) -> str:
+    return f"with {' and '.join('xyz'[axis] for axis in axes)} flipped" if axes else "when it is shifted"
+
+
+def _some(tree: Tree) -> Floats:
+    """Some 2,000 of the nodes, or all."""
+    return tree.xyz[:: max(len(tree) // 2000, 1)]
 
 
 def into_image(tree: Tree, shape: Sequence[int], spacing: Sequence[float] | None) -> tuple[Tree, str | None]:

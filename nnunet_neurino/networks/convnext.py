@@ -55,17 +55,12 @@ def size_by_name(name: str) -> ConvNeXtSize:
 
 @dataclass(frozen=True)
 class EncoderGeometry:
-    """Strides and kernels of the encoder's layers, each (z, y, x).
+    """Strides and kernels of the encoder's layers, each (z, y, x)."""
 
-    Attributes:
-        strides: of the stem and the three downsampling layers.
-        kernel_depths: taps along the depth axis of the depthwise kernels of each of the four stages; odd.
-        depth_axis: the axis that the 2D network does not have: 0 (z), 1 (y) or 2 (x).
-    """
-
-    strides: tuple[Triple, Triple, Triple, Triple] = ((2, 2, 2),) * 4
+    strides: tuple[Triple, Triple, Triple, Triple] = ((2, 2, 2),) * 4  # of the stem and the three downsampling layers
+    # taps along the depth axis of the depthwise kernels of each of the four stages; odd
     kernel_depths: tuple[int, int, int, int] = (3, 3, 3, 3)
-    depth_axis: int = 0
+    depth_axis: int = 0  # the axis that the 2D network does not have: 0 (z), 1 (y) or 2 (x)
 
     def __post_init__(self) -> None:
         if self.depth_axis not in (0, 1, 2):
@@ -98,12 +93,12 @@ class EncoderGeometry:
 class ConvNeXtBlock3d(nn.Module):
     """x + gamma * fc2(gelu(fc1(norm(conv_dw(x))))), with four times the channels in between."""
 
-    def __init__(self, channels: int, kernel: Triple, layer_scale: float = 1e-6) -> None:
+    def __init__(self, channels: int, kernel: Triple) -> None:
         super().__init__()
         self.conv_dw = DepthwiseConv3d(channels, kernel)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.mlp = Mlp(channels)
-        self.gamma = nn.Parameter(torch.full((channels,), layer_scale))
+        self.gamma = nn.Parameter(torch.full((channels,), 1e-6))
 
     def forward(self, volume: Tensor) -> Tensor:
         fc1, fc2 = self.mlp.fc1, self.mlp.fc2
@@ -135,17 +130,11 @@ class ConvNeXt3d(nn.Module):
         in_channels: channels of the image.
         size: blocks and channels of the stages.
         geometry: strides and kernels.
-        layer_scale: start value of the blocks' ``gamma`` when training from scratch.
         checkpointing: keep only the blocks' inputs during training and compute the rest again in the backward pass.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        size: ConvNeXtSize,
-        geometry: EncoderGeometry | None = None,
-        layer_scale: float = 1e-6,
-        checkpointing: bool = False,
+        self, in_channels: int, size: ConvNeXtSize, geometry: EncoderGeometry | None = None, checkpointing: bool = False
     ) -> None:
         super().__init__()
         self.geometry = geometry = geometry or EncoderGeometry()
@@ -164,7 +153,7 @@ class ConvNeXt3d(nn.Module):
         for stage, (width, depth) in enumerate(zip(size.widths, size.depths, strict=True)):
             downsample = self._downsample(size.widths[stage - 1], width, stage) if stage else nn.Identity()
             kernel = geometry.block_kernel(stage)
-            self.stages.append(Stage(downsample, [ConvNeXtBlock3d(width, kernel, layer_scale) for _ in range(depth)]))
+            self.stages.append(Stage(downsample, [ConvNeXtBlock3d(width, kernel) for _ in range(depth)]))
         self.apply(_start_values)
         read_old_names(self)
 

@@ -20,25 +20,15 @@ heads and shortcuts: its logits start with a deviation of 1.4 to 15.9 instead of
 
 @dataclass(frozen=True)
 class DecoderPlan:
-    """What a decoder is made of; every tuple runs from full resolution to the bottleneck.
+    """What a decoder is made of; every tuple runs from full resolution to the bottleneck."""
 
-    Attributes:
-        widths: channels of each level.
-        blocks: residual blocks of each level.
-        expansions: how many times wider the blocks of each level are inside.
-        skipped: levels from full resolution on that get nothing from the encoder.
-        norm: ``batch``, ``group`` or ``layer``.
-        grn: global response norm in every block.
-        start_values: of the heads and of the upsampling shortcuts, see ``START_VALUES``.
-    """
-
-    widths: tuple[int, ...]
-    blocks: tuple[int, ...]
-    expansions: tuple[int, ...]
-    skipped: int = 0
-    norm: str = "batch"
-    grn: bool = False
-    start_values: str = "linear"
+    widths: tuple[int, ...]  # channels of each level
+    blocks: tuple[int, ...]  # residual blocks of each level
+    expansions: tuple[int, ...]  # how many times wider the blocks of each level are inside
+    skipped: int = 0  # levels from full resolution on that get nothing from the encoder
+    norm: str = "batch"  # ``batch``, ``group`` or ``layer``
+    grn: bool = False  # global response norm in every block
+    start_values: str = "linear"  # of the heads and of the upsampling shortcuts, see ``START_VALUES``
 
     def __post_init__(self) -> None:
         if self.start_values not in START_VALUES:
@@ -66,12 +56,7 @@ class _Level(nn.Module):
     def __init__(self, plan: DecoderPlan, levels: Levels, level: int) -> None:
         super().__init__()
         self.up = MedNeXtUpBlock(
-            plan.widths[level + 1],
-            plan.widths[level],
-            levels.steps[level],
-            plan.expansions[level],
-            plan.norm,
-            plan.grn,
+            plan.widths[level + 1], plan.widths[level], levels.steps[level], plan.expansions[level], plan.norm, plan.grn
         )
         plan.started(self.up.shortcut)
         self.blocks = plan.make_blocks(level)

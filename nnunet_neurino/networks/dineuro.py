@@ -89,13 +89,11 @@ class DINeuro(nn.Module):
     In nnU-Net's plans, name it ``nnunet_neurino.networks.DINeuro``; ``strides`` must be ``levels.rows``.
 
     Args:
-        in_channels: channels of the image. nnU-Net calls it ``input_channels``; either name will do.
+        in_channels: channels of the image, ``input_channels`` with nnU-Net; either name will do.
         num_classes: channels of the logits: classes with the background, or regions.
-        vit: ``small`` or ``base`` (DINO's ViT-S/16, ViT-B/16), ``small_v3`` or ``base_v3`` (DINOv3's), ``atto`` or
-            ``atto_v3`` for trials on a CPU.
+        vit: a name in ``nnunet_neurino.networks.vit.VITS``.
         tubes: add deformable tubes to the patch embedding.
         transfer: from a 2D kernel to a block's: ``center``, ``average``, or ``scratch`` (nothing is transferred).
-        deep_supervision: see above.
         decoder: ``pyramid`` (ours: full-resolution detail) or ``upernet`` (TransSeg's).
         strides: nnU-Net's rows of strides, to be checked; None for this network's own.
         block_depth: slices of a block, odd (5, as published).
@@ -111,7 +109,6 @@ class DINeuro(nn.Module):
         tube_controls: points along a tube at which its steps are learned; ``tube_length`` for the literal form.
         tube_gate: what the tubes' tokens are multiplied by at the start; 0 starts at the transferred network.
         checkpointing: compute activations again in the backward pass instead of keeping them.
-        input_channels: nnU-Net's name for ``in_channels``.
 
     Examples:
         >>> import torch
@@ -162,7 +159,7 @@ class DINeuro(nn.Module):
                 f"strides {[list(row) for row in strides]} do not fit decoder {decoder} with magnify {magnify:g}: "
                 f"expected {self.levels.rows}"
             )
-        chosen = _spread(self.size.depth) if layers is None else tuple(layers)
+        chosen = self.size.four_layers if layers is None else tuple(layers)
         steps = (tube_step,) * 3 if isinstance(tube_step, (int, float)) else tuple(tube_step)
         if len(chosen) != 4:
             raise NeurinoError(f"layers {list(chosen)}: expected four of the ViT's blocks")
@@ -181,17 +178,8 @@ class DINeuro(nn.Module):
         self.decoder: PyramidDecoder | UPerNetDecoder
         if decoder == "pyramid":
             width = decoder_width or (8 if self.size.width < 128 else 32)
-            self.decoder = PyramidDecoder(
-                channels,
-                self.size.width,
-                len(chosen),
-                self.levels,
-                num_classes,
-                width,
-                norm,
-                deep_supervision,
-                checkpointing,
-            )
+            scales = self.size.width, len(chosen), self.levels
+            self.decoder = PyramidDecoder(channels, *scales, num_classes, width, norm, deep_supervision, checkpointing)
         else:
             width = decoder_width or (16 if self.size.width < 128 else 256)
             self.decoder = UPerNetDecoder(
@@ -211,8 +199,3 @@ def dineuro_levels(decoder: str = "pyramid", magnify: float = 1.0) -> Levels:
     if not 1 <= magnify < math.inf:
         raise NeurinoError(f"magnify {magnify}: expected a number from 1 on")
     return pyramid_levels(magnify) if decoder == "pyramid" else upernet_levels()
-
-
-def _spread(depth: int) -> tuple[int, ...]:
-    """Four layers, evenly: 2, 5, 8, 11 of 12."""
-    return tuple(depth * quarter // 4 - 1 for quarter in range(1, 5))

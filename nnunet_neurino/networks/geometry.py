@@ -35,15 +35,10 @@ def _triple(values: Sequence[int]) -> Triple:
 
 @dataclass(frozen=True)
 class Levels:
-    """The resolution levels of a network, full resolution first.
+    """The resolution levels of a network, full resolution first."""
 
-    Attributes:
-        steps: stride (z, y, x) from each level to the next one; one fewer than there are levels.
-        n_heads: how many levels, from full resolution on, have a segmentation head.
-    """
-
-    steps: tuple[Triple, ...]
-    n_heads: int
+    steps: tuple[Triple, ...]  # stride (z, y, x) from each level to the next one; one fewer than there are levels
+    n_heads: int  # how many levels, from full resolution on, have a segmentation head
 
     @classmethod
     def from_strides(cls, strides: Sequence[Sequence[int]] | None, n_levels: int, n_heads: int) -> Levels:

@@ -93,18 +93,12 @@ class MedNeXt(nn.Module):
     It takes volumes, gives logits and reads ``strides`` as ``NeurINO`` does; it has 5 levels.
 
     Args:
-        in_channels: channels of the image; ``input_channels`` is nnU-Net's name for it.
-        num_classes: channels of the logits: classes with the background, or regions.
         size: ``S``, ``B``, ``M`` or ``L``.
         grn: global response norm in every block but the first downsampling.
-        deep_supervision: return the logits of all heads, full resolution first.
-        strides: rows of (z, y, x) strides, or None for isotropic ones with five heads.
         norm: ``group`` (published), ``batch`` or ``layer``.
         width: channels at full resolution.
-        checkpointing: compute activations again in the backward pass instead of keeping them.
-        start_values: ``linear``, or ``published`` for the large first logits of the published network; see
-            ``nnunet_neurino.networks.decoder``.
-        input_channels: nnU-Net's name for ``in_channels``.
+
+    All other arguments are those of ``NeurINO``.
     """
 
     key_to_encoder = "encoder"

@@ -26,23 +26,20 @@ class NeurINO(nn.Module):
     either stem, hence five heads and five of nnU-Net's targets.
 
     Args:
-        in_channels: channels of the image. nnU-Net calls it ``input_channels``; either name will do.
+        in_channels: channels of the image, ``input_channels`` with nnU-Net; either name will do.
         num_classes: channels of the logits: classes with the background, or regions.
         size: ``tiny``, ``small``, ``base`` or ``large``; ``atto`` for trials on a CPU.
         stem_stride: 2 (keeps thin neurites) or 4 (as the 2D network).
         grn: global response norm in the decoder.
-        deep_supervision: see above.
         strides: rows of (z, y, x) strides, or None for isotropic ones with the published heads.
         norm: norm of the decoder: ``batch`` (published), ``group`` (each channel of each patch by itself) or
             ``layer`` (over the channels of each voxel).
         kernel_depth: taps along the depth axis of the encoder's depthwise kernels: one odd number, or one for each
             stage.
         depth_axis: the axis that the 2D weights do not have: 0 (z), 1 (y) or 2 (x).
-        layer_scale: start value of the encoder's layer scale when training from scratch.
         checkpointing: compute activations again in the backward pass instead of keeping them.
         start_values: ``linear``, or ``published`` for the large first logits of the published network; see
             ``nnunet_neurino.networks.decoder``.
-        input_channels: nnU-Net's name for ``in_channels``.
 
     Examples:
         >>> import torch
@@ -68,7 +65,6 @@ class NeurINO(nn.Module):
         norm: str = "batch",
         kernel_depth: int | Sequence[int] = 3,
         depth_axis: int = 0,
-        layer_scale: float = 1e-6,
         checkpointing: bool = False,
         start_values: str = "linear",
         *,
@@ -80,7 +76,7 @@ class NeurINO(nn.Module):
         self.size = size_by_name(size)
         self.levels = neurino_levels(strides, stem_stride)
         geometry = encoder_geometry(self.levels, kernel_depth, depth_axis)
-        self.encoder = ConvNeXt3d(in_channels, self.size, geometry, layer_scale, checkpointing)
+        self.encoder = ConvNeXt3d(in_channels, self.size, geometry, checkpointing)
         finer = tuple(self.size.widths[0] // 2**k for k in range(self._finer_levels, 0, -1))
         widths = finer + self.size.widths
         plan = DecoderPlan(

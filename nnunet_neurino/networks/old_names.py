@@ -10,7 +10,10 @@ from torch import nn
 
 Value = TypeVar("Value")
 
-_RULES = (
+Rules = tuple[tuple[str, str], ...]
+"""Regular expressions and what replaces them, one after the other."""
+
+_RULES: Rules = (
     # ConvNeXt
     (r"^stem\.conv\.", "stem.0."),
     (r"^stem\.norm\.", "stem.1."),
@@ -29,11 +32,16 @@ _RULES = (
 )
 
 
-def current_name(name: str) -> str:
-    """Today's name of an encoder's weight; a name of today stays as it is."""
-    for old, new in _RULES:
+def substituted(rules: Rules, name: str) -> str:
+    """A name with ``rules`` applied."""
+    for old, new in rules:
         name = re.sub(old, new, name)
     return name
+
+
+def current_name(name: str) -> str:
+    """Today's name of an encoder's weight; a name of today stays as it is."""
+    return substituted(_RULES, name)
 
 
 def with_current_names(state: Mapping[str, Value], prefix: str = "encoder.") -> dict[str, Value]:

@@ -73,11 +73,7 @@ class PyramidDecoder(MedNeXtDecoder):
         token_width: channels of the ViT.
         n_layers: layers of the ViT that come in.
         levels: from ``pyramid_levels``.
-        num_classes: logits.
         width: channels at full resolution, doubled from level to level up to eight times as many.
-        norm: ``group``, ``layer`` or ``batch``.
-        deep_supervision: see ``MedNeXtDecoder``.
-        checkpointing: see ``MedNeXtDecoder``.
     """
 
     def __init__(
@@ -140,10 +136,6 @@ class UPerNetDecoder(nn.Module):
     Args:
         token_width: channels of the ViT.
         n_layers: layers of the ViT that come in; four.
-        num_classes: logits.
-        width: channels.
-        norm: ``group``, ``layer`` or ``batch``.
-        deep_supervision: see below.
         magnify: how many times larger the ViT has seen the image; a token stands for 16 / magnify voxels.
 
     Attributes:
@@ -214,6 +206,3 @@ class UPerNetDecoder(nn.Module):
             coarse = _resized(self.seg_layers[1](smooth[0]), (slices, *(-(-n // 4) for n in covered)))
             outputs.append(_cut(coarse, [-(-n // 4) for n in image.shape[3:]]))
         return outputs
-
-
-__all__ = ["PATCH", "PyramidDecoder", "UPerNetDecoder", "pyramid_levels", "upernet_levels"]

@@ -212,25 +212,14 @@ class TubeEmbedding(nn.Module):
         channels: of the image.
         width: channels of a token.
         length: taps of a tube.
-        stride: voxels (z, y, x) of a token's cell.
-        step: voxels (z, y, x) between taps.
-        controls: points along a tube at which steps are learned.
         gate: start value; 0 leaves the embedding as it is.
+        **view: further arguments of ``TubeView``.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        width: int,
-        length: int = LENGTH,
-        stride: Triple = (1, PATCH, PATCH),
-        step: Sequence[float] = (1.0, 1.0, 1.0),
-        controls: int = 17,
-        gate: float = 0.0,
-    ) -> None:
+    def __init__(self, channels: int, width: int, length: int = LENGTH, gate: float = 0.0, **view: Any) -> None:
         super().__init__()
         self.length = length
-        self.views = nn.ModuleList(TubeView(channels, width, axis, length, stride, step, controls) for axis in range(3))
+        self.views = nn.ModuleList(TubeView(channels, width, axis, length, **view) for axis in range(3))
         self.mix = nn.Linear(3 * width, width)
         with torch.no_grad():
             self.mix.weight.copy_(torch.eye(width).repeat(1, 3) / 3)

@@ -25,25 +25,21 @@ PATCH = 16
 
 @dataclass(frozen=True)
 class ViTSize:
-    """A vision transformer.
+    """A vision transformer."""
 
-    Attributes:
-        width: channels of a token.
-        depth: blocks.
-        heads: attention heads.
-        native: grid (y, x) of the learned positions; None for rotary ones.
-        registers: tokens beside the class token that belong to no place.
-        layer_scale: start value of the factor on each branch; None for no factors. Pretrained weights replace it.
-        eps: of the layer norms.
-    """
-
-    width: int
-    depth: int
-    heads: int
-    native: Grid | None = (14, 14)
-    registers: int = 0
+    width: int  # channels of a token
+    depth: int  # blocks
+    heads: int  # attention heads
+    native: Grid | None = (14, 14)  # grid (y, x) of the learned positions; None for rotary ones
+    registers: int = 0  # tokens beside the class token that belong to no place
+    # start value of the factor on each branch; None for no factors. Pretrained weights replace it
     layer_scale: float | None = None
-    eps: float = 1e-6
+    eps: float = 1e-6  # of the layer norms
+
+    @property
+    def four_layers(self) -> tuple[int, ...]:
+        """Four of the blocks, spread evenly, the last one included: 2, 5, 8, 11 of 12."""
+        return tuple(self.depth * quarter // 4 - 1 for quarter in range(1, 5))
 
 
 def _rotary(size: ViTSize) -> ViTSize:

@@ -35,10 +35,9 @@ class DINOWindow(nn.Module):
     In nnU-Net's plans, name it ``nnunet_neurino.networks.DINOWindow``.
 
     Args:
-        in_channels: channels of the image. nnU-Net calls it ``input_channels``; either name will do.
+        in_channels: channels of the image, ``input_channels`` with nnU-Net; either name will do.
         num_classes: channels of the logits: classes with the background, or regions.
-        vit: ``small_v3`` or ``base_v3`` (DINOv3's ViT-S/16, ViT-B/16), ``small`` or ``base`` (DINO's), ``atto_v3`` or
-            ``atto`` for trials on a CPU.
+        vit: a name in ``nnunet_neurino.networks.vit.VITS``.
         window: voxels (z, y, x); in plane a multiple of 16 / magnify. A window as large as the volume means one window.
         magnify: slices are enlarged by this (1, 2 or 4) before the ViT sees them.
         layers: the ViT's blocks, counted from 0, whose tokens are decoded, the last one included; None spreads four
@@ -48,9 +47,7 @@ class DINOWindow(nn.Module):
         arms: None for one arm that all windows share, or windows (z, y, x) of a volume for an arm at each position.
         dense_head: two convolutions over the whole volume that repair the seams; they start as nothing.
         overlap: of the windows in evaluation mode, from 0 (none, as published) on, below 1.
-        strides: nnU-Net's rows of strides; one resolution only, so they say nothing.
-        deep_supervision: nnU-Net's; there is one resolution only.
-        input_channels: nnU-Net's name for ``in_channels``.
+        strides, deep_supervision: nnU-Net's; there is one resolution only, so they say nothing.
 
     Examples:
         >>> network = DINOWindow(vit="atto_v3", window=(4, 16, 16)).eval()
@@ -90,18 +87,9 @@ class DINOWindow(nn.Module):
         # An arm for each position has no say about windows that lie elsewhere.
         self.overlap = 0.0 if arms is not None else float(overlap)
         WindowGrid(self.window, self.window, self.overlap)  # refuses a wrong overlap now
-        chosen = tuple(size.depth * quarter // 4 - 1 for quarter in range(1, 5)) if layers is None else tuple(layers)
-        self.encoder = SliceEncoder(size, chosen, magnify)
-        self.decoder = WindowDecoder(
-            self.in_channels * self.encoder.width,
-            num_classes,
-            self.window,
-            PATCH // magnify,
-            channels,
-            dropout,
-            arms,
-            dense_head,
-        )
+        self.encoder = SliceEncoder(size, size.four_layers if layers is None else layers, magnify)
+        width, cell = self.in_channels * self.encoder.width, PATCH // magnify
+        self.decoder = WindowDecoder(width, num_classes, self.window, cell, channels, dropout, arms, dense_head)
 
     def grid(self, shape: Sequence[int], overlap: float = 0.0) -> WindowGrid:
         """The windows of a volume of (z, y, x) voxels."""
@@ -159,23 +147,14 @@ class _TrialWindows:
 
 
 class ImageWindows:
-    """Windows of images whose tokens are computed whenever they are asked for: memory of one window.
+    """Windows of images (N, C, z, y, x) whose tokens are computed whenever they are asked for: memory of one window."""
 
-    Args:
-        network: whose encoder is used.
-        image: (N, C, z, y, x).
-        grid: of the image.
-        ends: darkest and brightest of each image, from ``brightness_range``; None finds them out.
-    """
-
-    def __init__(
-        self, network: DINOWindow, image: Tensor, grid: WindowGrid, ends: tuple[Tensor, Tensor] | None = None
-    ) -> None:
+    def __init__(self, network: DINOWindow, image: Tensor, grid: WindowGrid) -> None:
         self.grid = grid
         self._network = network
         self._image = image
         with torch.no_grad():
-            self._ends = brightness_range(image) if ends is None else ends
+            self._ends = brightness_range(image)
 
     def tokens(self, number: int) -> Tensor:
         """Of window ``number``: (N, width, d, y', x')."""
@@ -195,6 +174,3 @@ def checked_window(window: Sequence[int], magnify: int) -> Triple:
             f"{magnify})"
         )
     return sizes[0], sizes[1], sizes[2]
-
-
-__all__ = ["WINDOW", "DINOWindow", "ImageWindows", "checked_window"]

@@ -29,20 +29,15 @@ class WindowGrid:
     where it is continued with zeros. With overlap they are spread evenly and stay inside, unless the volume is smaller
     than a window.
 
-    Attributes:
-        shape: voxels (z, y, x) of the volume.
-        window: voxels (z, y, x) of a window.
-        overlap: share of a window that its neighbour has in common with it, at the least; from 0 on, below 1.
-
     Examples:
         >>> grid = WindowGrid((5, 20, 20), (4, 16, 16))
         >>> len(grid), grid.counts, grid.corners[-1]
         (8, (2, 2, 2), (4, 16, 16))
     """
 
-    shape: Triple
-    window: Triple
-    overlap: float = 0.0
+    shape: Triple  # voxels (z, y, x) of the volume
+    window: Triple  # voxels (z, y, x) of a window
+    overlap: float = 0.0  # share of a window that its neighbour has in common with it, at the least; from 0 on, below 1
 
     def __post_init__(self) -> None:
         for name in ("shape", "window"):

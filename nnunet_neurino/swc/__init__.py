@@ -1,16 +1,8 @@
 """SWC neurons: read, check, mend, resample, rasterise, write. One :class:`Tree` type for the whole package."""
 
 from nnunet_neurino.findings import Finding
-from nnunet_neurino.swc.geometry import (
-    flip,
-    flip_y,
-    from_one_based,
-    share_inside,
-    shift,
-    to_micrometres,
-    to_voxels,
-)
-from nnunet_neurino.swc.rasterise import MODES, distance_band, rasterise
+from nnunet_neurino.swc.geometry import flip, flip_y, from_one_based, share_inside, shift, to_micrometres, to_voxels
+from nnunet_neurino.swc.rasterise import MODES, centre_voxels, distance_band, rasterise
 from nnunet_neurino.swc.read import inspect_swc, read_swc
 from nnunet_neurino.swc.repair import portable_types, repair_radii
 from nnunet_neurino.swc.shape import crop, prune, resample, sections
@@ -24,6 +16,7 @@ __all__ = [
     "Finding",
     "Tree",
     "Unit",
+    "centre_voxels",
     "crop",
     "distance_band",
     "flip",

@@ -13,34 +13,23 @@ from nnunet_neurino.swc.tree import SOMA, Tree
 
 #: Candidate voxels that are looked at in one go; a slice of one edge's box may be larger.
 _CHUNK = 2**16
-#: More candidate voxels than this take minutes, and come from radii in another unit.
-MAX_CANDIDATES = 2_000_000_000
+# More candidate voxels than these take minutes, and come from radii in another unit: so many at all, or so many and
+# this many times those of the image.
+_MOST_CANDIDATES, _MANY_CANDIDATES, _MOST_TIMES = 2e9, 5e7, 30
 #: 64 GiB of label.
 MAX_VOXELS = 2**36
-#: Beyond this many voxels an edge is cut near the image, so that squares neither overflow nor lose the image.
-_FAR = 1e6
-_FARTHEST = 1e300  # stays finite in what follows
 
 
 @dataclass(frozen=True)
 class GridEdges:
-    """Edges in physical units, ready for distance tests; nodes without an edge are edges of length zero.
+    """Edges in physical units, ready for distance tests; nodes without an edge are edges of length zero."""
 
-    Attributes:
-        start: (m, 3) child ends in z, y, x, physical (voxel index times spacing).
-        vector: (m, 3) from the child end to the parent end.
-        r_start: (m,) physical radius at the child end.
-        r_change: (m,) radius at the parent end minus that at the child end.
-        shape: image shape z, y, x.
-        spacing: (3,) physical size of a voxel, z, y, x.
-    """
-
-    start: np.ndarray
-    vector: np.ndarray
-    r_start: np.ndarray
-    r_change: np.ndarray
-    shape: tuple[int, int, int]
-    spacing: np.ndarray
+    start: np.ndarray  # (m, 3) child ends in z, y, x, physical (voxel index times spacing)
+    vector: np.ndarray  # (m, 3) from the child end to the parent end
+    r_start: np.ndarray  # (m,) physical radius at the child end
+    r_change: np.ndarray  # (m,) radius at the parent end minus that at the child end
+    shape: tuple[int, int, int]  # image shape z, y, x
+    spacing: np.ndarray  # (3,) physical size of a voxel, z, y, x
 
     def max_radii(self) -> np.ndarray:
         """The larger of an edge's two radii, physical."""
@@ -68,24 +57,9 @@ def check_grid(shape: Sequence[int], spacing: Sequence[float] | np.ndarray) -> t
         raise NeurinoError(f"shape {tuple(shape)!r}: expected three positive sizes z, y, x")
     if math.prod(sizes) > MAX_VOXELS:
         raise NeurinoError(f"shape {sizes}: more than {MAX_VOXELS} voxels; cut the image into blocks")
-    if steps.shape != (3,) or not (np.isfinite(steps).all() and (steps > 0).all()):
-        raise NeurinoError(f"spacing {tuple(spacing)!r}: expected three positive numbers z, y, x")
+    if steps.shape != (3,) or not ((steps >= 1e-6) & (steps <= 1e6)).all():
+        raise NeurinoError(f"spacing {tuple(spacing)!r}: expected three positive numbers z, y, x, 1e-6 to 1e6")
     return sizes, steps
-
-
-def voxel_positions(tree: Tree, spacing: np.ndarray) -> np.ndarray:
-    """Node positions (n, 3) in z, y, x voxels: micrometres are divided by the spacing, voxels stay."""
-    zyx = tree.xyz[:, ::-1]
-    if tree.unit != "micrometre":
-        return zyx.copy()
-    with np.errstate(over="ignore"):
-        return np.clip(zyx / spacing, -_FARTHEST, _FARTHEST)
-
-
-def physical_radii(tree: Tree, spacing: np.ndarray) -> np.ndarray:
-    """Radii (n,) in the unit of the spacing: as they are for micrometres, else times the spacing of x."""
-    with np.errstate(over="ignore"):
-        return tree.radii.copy() if tree.unit == "micrometre" else tree.radii * spacing[2]
 
 
 def grid_edges(
@@ -94,26 +68,17 @@ def grid_edges(
     """All edges, the lone nodes and, as balls of their own, the somata that wrap a neighbour whole.
 
     Args:
-        radii: (n,) physical; those of the tree by default.
+        radii: (n,) physical; by default those of the tree, which count voxels of x unless it is in micrometres.
     """
-    radii = physical_radii(tree, spacing) if radii is None else radii
-    radii = np.minimum(radii, 1e30)  # fits a float32, and its square a float64
-    positions = voxel_positions(tree, spacing)
+    physical = tree.unit == "micrometre"
+    positions = tree.xyz[:, ::-1] / spacing if physical else tree.xyz[:, ::-1]
+    if radii is None:
+        radii = tree.radii if physical else tree.radii * spacing[2]
     edges = tree.edges()
     alone = np.setdiff1d(np.arange(len(tree)), edges)
     ends = np.concatenate([edges, np.stack([alone, alone], axis=1)])
     a, b = positions[ends[:, 0]], positions[ends[:, 1]]
     ra, rb = radii[ends[:, 0]], radii[ends[:, 1]]
-
-    far = (np.abs(a) > _FAR).any(axis=1) | (np.abs(b) > _FAR).any(axis=1)
-    if far.any():
-        # Nearer end first: positions along an edge are precise near its start.
-        turn = far & (np.abs(a).max(axis=1) > np.abs(b).max(axis=1))
-        ends[turn] = ends[turn][:, ::-1]
-        a, b, ra, rb = positions[ends[:, 0]], positions[ends[:, 1]], radii[ends[:, 0]], radii[ends[:, 1]]
-        a[far], b[far], ra[far], rb[far] = _cut_far(a[far], b[far], ra[far], rb[far], shape, spacing)
-        keep = np.isfinite(a).all(axis=1)
-        a, b, ra, rb, ends = a[keep], b[keep], ra[keep], rb[keep], ends[keep]
 
     # The closest-point rule would halve a soma that has one child inside it: draw its ball as well.
     wraps = np.abs(ra - rb) >= np.linalg.norm((b - a) * spacing, axis=1)
@@ -127,31 +92,12 @@ def grid_edges(
     return GridEdges(a * spacing, (b - a) * spacing, ra, rb - ra, shape, spacing)
 
 
-def _cut_far(
-    a: np.ndarray, b: np.ndarray, ra: np.ndarray, rb: np.ndarray, shape: tuple[int, int, int], spacing: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Cut edges that reach absurdly far to the part near the image; NaN for those that never come near it."""
-    margin = np.minimum(np.maximum(ra, rb)[:, None] / spacing, _FAR / 2) + 2
-    low, high = clip_to_box(a, b, -margin, np.array(shape) + margin)
-    low, high = low[:, None], high[:, None]
-    misses = low > high
-    low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
-    # Weighted ends instead of a + t (b - a): the difference of two far ends may overflow.
-    start = np.where(misses, np.nan, a * (1 - low) + b * low)
-    end = np.where(misses, np.nan, a * (1 - high) + b * high)
-    r_low = ra * (1 - low[:, 0]) + rb * low[:, 0]
-    r_high = ra * (1 - high[:, 0]) + rb * high[:, 0]
-    return start, end, r_low, r_high
-
-
 def clip_to_box(a: np.ndarray, b: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Range t0, t1 (m,) within [0, 1] in which a + t (b - a) lies in the closed box; t0 > t1 where it misses it."""
-    half = b / 2 - a / 2  # halves: the difference of two finite numbers may overflow
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        t_low = (low / 2 - a / 2) / half
-        t_high = (high / 2 - a / 2) / half
+        t_low, t_high = (low - a) / (b - a), (high - a) / (b - a)
     inside = (a >= low) & (a <= high)
-    still = half == 0
+    still = a == b
     first = np.where(still, np.where(inside, 0.0, 2.0), np.minimum(t_low, t_high))
     last = np.where(still, np.where(inside, 1.0, -1.0), np.maximum(t_low, t_high))
     return np.maximum(first.max(axis=1), 0.0), np.minimum(last.min(axis=1), 1.0)
@@ -195,11 +141,11 @@ def near_voxels(edges: GridEdges, reach: np.ndarray) -> Iterator[Candidates]:
     """
     edge, low, high = _pieces(edges, reach)
     size = high - low + 1
-    total = int(size.prod(axis=1).astype(np.float64).sum())
-    if total > MAX_CANDIDATES:
+    total, voxels = float(size.prod(axis=1).sum()), math.prod(edges.shape)
+    if total > min(_MOST_CANDIDATES, _MANY_CANDIDATES + _MOST_TIMES * voxels):
         raise NeurinoError(
             f"rasterise: tubes of radii up to {reach.max():g} with voxels of {edges.spacing.min():g} would cover the "
-            f"image {total / np.prod(edges.shape, dtype=float):.0f} times; are the radii in another unit? "
+            f"image {total / voxels:.0f} times; are the radii in another unit? "
             "see repair_radii"
         )
     piece, dz = _expand(size[:, 0])

@@ -9,12 +9,12 @@ import numpy as np
 
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.swc.edges import check_grid
-from nnunet_neurino.swc.tree import Tree, Unit
+from nnunet_neurino.swc.tree import FARTHEST, Tree, Unit
 
 
 def _placed(tree: Tree, xyz: np.ndarray, radii: np.ndarray, unit: Unit) -> Tree:
-    if not (np.isfinite(xyz).all() and np.isfinite(radii).all()):
-        raise NeurinoError("positions or radii overflow; expected numbers of voxels or micrometres: check the file")
+    if not ((np.abs(xyz) <= FARTHEST).all() and (radii <= FARTHEST).all()):
+        raise NeurinoError(f"positions or radii beyond {FARTHEST:g}; expected numbers of voxels or micrometres")
     return replace(tree, xyz=xyz, radii=radii, unit=unit)
 
 
@@ -26,8 +26,7 @@ def to_voxels(tree: Tree, spacing: Sequence[float]) -> Tree:
     if tree.unit == "voxel":
         return tree
     _, steps = check_grid((1, 1, 1), spacing)
-    with np.errstate(over="ignore"):
-        return _placed(tree, tree.xyz / steps[::-1], tree.radii / steps[2], "voxel")
+    return _placed(tree, tree.xyz / steps[::-1], tree.radii / steps[2], "voxel")
 
 
 def to_micrometres(tree: Tree, spacing: Sequence[float]) -> Tree:
@@ -38,8 +37,7 @@ def to_micrometres(tree: Tree, spacing: Sequence[float]) -> Tree:
     if tree.unit == "micrometre":
         return tree
     _, steps = check_grid((1, 1, 1), spacing)
-    with np.errstate(over="ignore"):
-        return _placed(tree, tree.xyz * steps[::-1], tree.radii * steps[2], "micrometre")
+    return _placed(tree, tree.xyz * steps[::-1], tree.radii * steps[2], "micrometre")
 
 
 def shift(tree: Tree, offset: Sequence[float]) -> Tree:
@@ -69,8 +67,11 @@ def flip_y(tree: Tree, height: int, spacing: float = 1.0) -> Tree:
 
 
 def share_inside(tree: Tree, shape: Sequence[int], spacing: Sequence[float] = (1, 1, 1)) -> float:
-    """Share of the nodes (0 to 1) whose voxel is in an image of ``shape`` (z, y, x); NaN for an empty tree."""
+    """Share of the nodes (0 to 1) in an image of ``shape`` (z, y, x); NaN for an empty tree.
+
+    Half a voxel beyond its border is inside, too: coordinates exactly on it are common (256.0 of 256).
+    """
     sizes, steps = check_grid(shape, spacing)
     zyx = tree.xyz[:, ::-1] / steps if tree.unit == "micrometre" else tree.xyz[:, ::-1]
-    inside = np.asarray(((zyx >= -0.5) & (zyx < np.array(sizes) - 0.5)).all(axis=1))
+    inside = np.asarray(((zyx >= -1) & (zyx <= sizes)).all(axis=1))
     return float(inside.mean()) if len(inside) else float("nan")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,12 @@ from nnunet_neurino.findings import Finding
 from nnunet_neurino.swc.parse import RawTable
 from nnunet_neurino.swc.tree import Tree, Unit, circle_nodes, has_repeats, parents_first_order, take
 
-#: Findings of one kind that are listed line by line; the rest is counted in one more.
-MAX_FINDINGS_A_KIND = 100
+# A position this many times as far off as those of 90 % of the nodes, of which there must be some, is mistyped.
+_FAR_OFF, _FEWEST_AROUND = 100, 10
+# A radius up to this, and up to twice the farthest position, may be real.
+_LARGE_RADIUS = 1000.0
+
+_LINES_NAMED = 5  # of a finding that several lines share, beside the first
 
 _OWN_UNIT = re.compile(r"^unit:\s*(voxel|micrometre|unknown)$")
 _IN_UNIT = r"\b(?:in|units?)\s*(?:are|is)?\s*[:=]?\s*\(?"
@@ -26,7 +29,7 @@ def mend(path: Path, table: RawTable, break_circles: bool = False) -> Tree:
     """Make a tree, parents first, of a file's rows.
 
     Raises:
-        NeurinoError: the parents run in a circle, unless ``break_circles``.
+        NeurinoError: the parents run in a circle, unless ``break_circles``; one node is far off all others.
     """
     findings = list(table.findings)
     unit = _unit_of(table.comments, findings)
@@ -34,6 +37,7 @@ def mend(path: Path, table: RawTable, break_circles: bool = False) -> Tree:
     parents = _resolve_parents(table, findings)
     ids = _unique_ids(table, findings)
     radii = _mend_radii(table, findings)
+    _refuse_far_node(path, table)
     parents = _without_circles(path, table, ids, parents, break_circles, findings)
     order = parents_first_order(parents)
     late = np.flatnonzero(parents >= np.arange(len(parents)))
@@ -46,14 +50,19 @@ def mend(path: Path, table: RawTable, break_circles: bool = False) -> Tree:
     return take(tree, order, findings=tuple(findings))
 
 
-def _tell(
-    findings: list[Finding], table: RawTable, rows: np.ndarray, what: Callable[[int], str], mended: str, kind: str
-) -> None:
-    for row in rows[:MAX_FINDINGS_A_KIND]:
-        findings.append(Finding(int(table.lines[row]), what(row), mended))
-    more = len(rows) - MAX_FINDINGS_A_KIND
-    if more > 0:
-        findings.append(Finding(int(table.lines[rows[MAX_FINDINGS_A_KIND]]), f"{more} more {kind}", mended))
+def _tell(findings: list[Finding], table: RawTable, rows: np.ndarray, what: str, mended: str) -> None:
+    """One finding for all ``rows`` (ascending): the first in words, of the others the lines.
+
+    ``what`` may name the first one's {id}, {parent} and {radius}.
+    """
+    if not len(rows):
+        return
+    lines = table.lines[rows].tolist()
+    named, others = ", ".join(map(str, lines[1 : _LINES_NAMED + 1])), len(lines) - 1 - _LINES_NAMED
+    if named:
+        named = f" (also lines {named} and {others} others)" if others > 0 else f" (also lines {named})"
+    first = {"id": table.ids[rows[0]], "parent": table.parents[rows[0]], "radius": table.radii[rows[0]]}
+    findings.append(Finding(lines[0], what.format(**first) + named, mended))
 
 
 def _unit_of(comments: list[tuple[int, str]], findings: list[Finding]) -> Unit:
@@ -81,35 +90,15 @@ def _drop_repeats(table: RawTable, findings: list[Finding]) -> RawTable:
     """Leave out rows that repeat an earlier one in every column."""
     if not has_repeats(table.ids):
         return table
-    seen: dict[tuple, int] = {}
-    keep = np.ones(len(table.ids), dtype=bool)
-    counts = np.unique(table.ids, return_inverse=True, return_counts=True)
-    repeats: list[int] = []
-    first: dict[int, int] = {}
-    for row in np.flatnonzero(counts[2][counts[1]] > 1):
-        key = (
-            int(table.ids[row]),
-            int(table.types[row]),
-            *table.xyz[row].tolist(),
-            repr(float(table.radii[row])),
-            int(table.parents[row]),
-        )
-        if key in seen:
-            keep[row] = False
-            repeats.append(int(row))
-            first[int(row)] = seen[key]
-        else:
-            seen[key] = int(row)
-    _tell(
-        findings,
-        table,
-        np.array(repeats, dtype=np.int64),
-        lambda row: f"repeats line {table.lines[first[int(row)]]} (id {table.ids[row]})",
-        "left out",
-        "repeated lines",
-    )
-    if keep.all():
-        return table
+    # Bits instead of floats: a radius that is no number repeats one; + 0.0 makes -0.0 equal to 0.0.
+    floats = np.column_stack([table.xyz, table.radii]) + 0.0
+    numbers = np.column_stack([table.ids, table.types, table.parents, floats.view(np.int64)])
+    _, first, which = np.unique(numbers, axis=0, return_index=True, return_inverse=True)
+    first = first[which.ravel()]
+    keep = first == np.arange(len(first))
+    rows = np.flatnonzero(~keep)
+    if len(rows):
+        _tell(findings, table, rows, f"repeats line {table.lines[first[rows[0]]]} (id {{id}})", "left out")
     return RawTable(*(column[keep] for column in table.columns()), comments=table.comments)
 
 
@@ -135,31 +124,13 @@ def _resolve_parents(table: RawTable, findings: list[Finding]) -> np.ndarray:
     root = (wanted == -1) | is_self | ~known
     parents = np.where(root, -1, parents)
 
-    _tell(
-        findings,
-        table,
-        np.flatnonzero(is_self),
-        lambda row: f"node {ids[row]} is its own parent",
-        "made a root",
-        "nodes that are their own parent",
-    )
     odd = ~known & (wanted != -1) & ~is_self
-    _tell(
-        findings,
-        table,
-        np.flatnonzero(odd & (wanted <= 0)),
-        lambda row: f"parent {wanted[row]} is no node (a root's parent is -1)",
-        "made a root",
-        "roots with another parent than -1",
-    )
-    _tell(
-        findings,
-        table,
-        np.flatnonzero(odd & (wanted > 0)),
-        lambda row: f"node {ids[row]} names the parent {wanted[row]}, which is not in the file",
-        "made a root",
-        "nodes whose parent is not in the file",
-    )
+    for rows, what in (
+        (is_self, "node {id} is its own parent"),
+        (odd & (wanted <= 0), "node {id} names the parent {parent}, which is no node (a root's parent is -1)"),
+        (odd & (wanted > 0), "node {id} names the parent {parent}, which is not in the file"),
+    ):
+        _tell(findings, table, np.flatnonzero(rows), what, "made a root")
     if root.any() and not (wanted == -1).any():
         findings.append(Finding(0, "no node is a root (parent -1)", f"{int(root.sum())} nodes made roots"))
     return parents
@@ -188,14 +159,7 @@ def _without_circles(
         return parents
     parents = parents.copy()
     parents[tops] = -1
-    _tell(
-        findings,
-        table,
-        np.array(tops),
-        lambda row: f"node {ids[row]} is its own ancestor",
-        "made a root",
-        "nodes that are their own ancestor",
-    )
+    _tell(findings, table, np.array(tops), "node {id} is its own ancestor", "made a root")
     return parents
 
 
@@ -203,42 +167,39 @@ def _unique_ids(table: RawTable, findings: list[Finding]) -> np.ndarray:
     if not has_repeats(table.ids):
         return table.ids
     ids = table.ids.copy()
-    _, first = np.unique(ids, return_index=True)
     again = np.ones(len(ids), dtype=bool)
-    again[first] = False
+    again[np.unique(ids, return_index=True)[1]] = False
     rows = np.flatnonzero(again)
-    if len(rows):
-        top = int(ids.max())
-        if top > 2**62:
-            top = 0
-        new = np.setdiff1d(np.arange(top + 1, top + 1 + len(rows) + len(ids)), ids)[: len(rows)]
-        _tell(
-            findings,
-            table,
-            rows,
-            lambda row: f"the id {table.ids[row]} is used before",
-            "given a new id; children follow the nearest node of that id above them",
-            "ids used before",
-        )
-        ids[rows] = new
+    mended = "given a new id; children follow the nearest node of that id above them"
+    _tell(findings, table, rows, "the id {id} is used before", mended)
+    ids[rows] = np.setdiff1d(np.arange(1, 2 * len(ids) + 1), ids)[: len(rows)]
     return ids
+
+
+def _refuse_far_node(path: Path, table: RawTable) -> None:
+    """A node far off all others is a mistyped number: scores, pictures and sizes would show nothing but it."""
+    if len(table.xyz) < _FEWEST_AROUND:
+        return
+    offset = np.abs(table.xyz - np.median(table.xyz, axis=0)).max(axis=1)
+    usual = max(float(np.percentile(offset, 90, method="lower")), 1.0)
+    for row in np.flatnonzero(offset > _FAR_OFF * usual)[:_FEWEST_AROUND]:
+        apart = np.abs(table.xyz - table.xyz[row]).max(axis=1)
+        if np.partition(apart, 1)[1] > _FAR_OFF / 10 * usual:
+            raise NeurinoError(
+                f"{path}: line {table.lines[row]}: node {table.ids[row]} is {offset[row]:.3g} away from the middle, "
+                f"nearly all others are within {usual:.3g}; correct its position or delete it"
+            )
 
 
 def _mend_radii(table: RawTable, findings: list[Finding]) -> np.ndarray:
     radii = table.radii.copy()
-    with np.errstate(invalid="ignore"):
-        bad = ~(np.isfinite(radii) & (radii >= 0))
-    positive = radii[~bad & (radii > 0)] if len(radii) else radii
-    if bad.any():
-        stand_in = float(np.median(positive)) if len(positive) else 1.0
-        _tell(
-            findings,
-            table,
-            np.flatnonzero(bad),
-            lambda row: f"the radius {table.radii[row]:g} is no length",
-            f"set to {stand_in:g}" + (", the median" if len(positive) else ""),
-            "radii that are no length",
-        )
+    reach = float(np.abs(table.xyz).max(initial=0))
+    no_length, too_large = ~(radii >= 0), radii > max(2 * reach, _LARGE_RADIUS)
+    positive = radii[~too_large & (radii > 0)]
+    stand_in = float(np.median(positive)) if len(positive) else 1.0
+    for bad, what in ((no_length, "no length"), (too_large, f"impossible with positions up to {reach:.3g}")):
+        mended = f"set to {stand_in:g}" + (", the median" if len(positive) else "")
+        _tell(findings, table, np.flatnonzero(bad), f"the radius {{radius:g}} is {what}", mended)
         radii[bad] = stand_in
     zero = np.flatnonzero(radii == 0)
     if len(zero):

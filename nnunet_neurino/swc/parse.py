@@ -17,6 +17,7 @@ from nnunet_neurino.findings import Finding
 from nnunet_neurino.swc.text import MAX_LINE_BYTES, Notes, blocks_of_lines, open_text, refuse_long_line, show
 
 _MAX_COMMENTS = 1000
+_FARTHEST = 1e9  # a brain is a few 1e8 nanometres long
 _MISSING = {b"na", b"n/a", b"nan", b"-nan", b"none", b"null", b"?", b"-"}
 _DECIMAL_COMMA = re.compile(rb"[+-]?\d+,\d+([eE][+-]?\d+)?")
 _WORD = re.compile(rb"[A-Za-z][\w/\-()\[\].]*")
@@ -73,12 +74,7 @@ def parse_swc(path: Path, max_nodes: int) -> RawTable:
 
 
 def _parse_block(
-    path: Path,
-    first_line: int,
-    lines: list[bytes],
-    notes: Notes,
-    comments: list[tuple[int, str]],
-    has_nodes: bool,
+    path: Path, first_line: int, lines: list[bytes], notes: Notes, comments: list[tuple[int, str]], has_nodes: bool
 ) -> RawTable:
     for k, line in enumerate(lines):
         if len(line) > MAX_LINE_BYTES:
@@ -103,12 +99,12 @@ def _parse_block(
     _check_columns(path, rows, numbers, notes)
     table = _to_floats(path, rows, numbers, has_underscore=any(b"_" in line for line in lines))
     xyz = table[:, 2:5]
-    finite = np.isfinite(xyz).all(axis=1)
-    if not finite.all():
-        bad = int(np.argmin(finite))
+    possible = (np.abs(xyz) <= _FARTHEST).all(axis=1)
+    if not possible.all():
+        bad = int(np.argmin(possible))
         raise NeurinoError(
-            f"{path}: line {numbers[bad]}: the position {show(b' '.join(rows[bad][2:5]))} is not finite; "
-            "expected three numbers x y z; delete the node or give it a position"
+            f"{path}: line {numbers[bad]}: no stack reaches to the position {show(b' '.join(rows[bad][2:5]))}; "
+            f"expected three numbers x y z up to {_FARTHEST:g}; delete the node or give it a position"
         )
     return RawTable(
         lines=np.array(numbers, dtype=np.int64),

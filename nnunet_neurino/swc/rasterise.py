@@ -77,6 +77,13 @@ def rasterise(
     return _tubes(grid_edges(tree, sizes, steps), floor=0.0 if mode == "capsule" else minimum_radius * steps[2])
 
 
+def centre_voxels(tree: Tree, shape: Sequence[int], spacing: Sequence[float] = (1, 1, 1)) -> np.ndarray:
+    """Voxels (n, 3; z, y, x) of the drawn centre line in an image of ``shape``, each once; no volume is made."""
+    sizes, steps = check_grid(shape, spacing)
+    line = np.unique(centre_line(grid_edges(tree, sizes, steps)))
+    return np.stack(np.unravel_index(line, sizes), axis=1)
+
+
 def distance_band(
     tree: Tree, shape: Sequence[int], spacing: Sequence[float] | np.ndarray, band: float
 ) -> tuple[np.ndarray, np.ndarray]:

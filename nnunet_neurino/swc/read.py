@@ -6,8 +6,6 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.findings import Finding
 from nnunet_neurino.swc.mend import mend
@@ -70,6 +68,4 @@ def inspect_swc(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
         left = merge_touching(replace(tree, findings=())).n_pieces
         joined = f"; merge_touching leaves {left}" if left < tree.n_pieces else ", none of which touch"
         findings.append(Finding(0, f"{tree.n_pieces} pieces{joined}"))
-    if not np.isfinite(lengths).all():
-        findings.append(Finding(0, "positions are so far apart that lengths overflow"))
     return tuple(findings)

@@ -10,7 +10,7 @@ import numpy as np
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.findings import Finding
 from nnunet_neurino.swc.shape import sections
-from nnunet_neurino.swc.tree import SOMA, UNDEFINED, Tree, parents_first_order
+from nnunet_neurino.swc.tree import FARTHEST, SOMA, UNDEFINED, Tree, parents_first_order
 
 #: Types that MorphIO reads: SWC's own and its custom ones.
 _KNOWN_TYPES = 20
@@ -39,10 +39,9 @@ def repair_radii(
             raise NeurinoError(f"repair_radii: expected {name} above 0, got {value!r}")
     if not 0 <= minimum <= maximum:
         raise NeurinoError(f"repair_radii: expected 0 <= minimum <= maximum, got {minimum!r} and {maximum!r}")
-    with np.errstate(over="ignore"):
-        radii = tree.radii * scale
-    if not np.isfinite(radii).all():
-        raise NeurinoError(f"repair_radii: radii up to {tree.radii.max():g}, times {scale:g}, overflow: check the file")
+    radii = tree.radii * scale
+    if (radii > FARTHEST).any():
+        raise NeurinoError(f"repair_radii: radii up to {radii.max():g}, beyond {FARTHEST:g}; take a smaller scale")
     notes = []
     if scale != 1:
         notes.append(Finding(0, "radii in another unit", f"multiplied by {scale:g}"))

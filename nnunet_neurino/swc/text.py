@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.files import foreign_kind
 from nnunet_neurino.findings import Finding
 
 #: Larger files are refused before they are read.
@@ -66,7 +67,9 @@ def blocks_of_lines(file: BinaryIO, path: Path, notes: Notes) -> Iterator[tuple[
         ended = not data
         if first:
             first = False
-            _refuse_by_first_bytes(path, data)
+            kind = "gzip-compressed; unpack it first (gunzip)" if data[:2] == b"\x1f\x8b" else foreign_kind(data[:512])
+            if kind:
+                raise NeurinoError(f"{path}: is {kind}")
             if data.startswith(codecs.BOM_UTF8):
                 data = data[len(codecs.BOM_UTF8) :]
                 notes.once(1, "byte-order mark of UTF-8")
@@ -97,20 +100,6 @@ def blocks_of_lines(file: BinaryIO, path: Path, notes: Notes) -> Iterator[tuple[
 def refuse_long_line(path: Path, line: int) -> NoReturn:
     """Raise for a line that no SWC file has."""
     raise NeurinoError(f"{path}: line {line} is longer than {MAX_LINE_BYTES} bytes; expected an SWC text file")
-
-
-def _refuse_by_first_bytes(path: Path, data: bytes) -> None:
-    start = data[:512].lstrip().lower()
-    for magic, what in (
-        (b"version https://git-lfs", "a Git-LFS pointer instead of the file; run `git lfs pull` in its repository"),
-        (b"\x1f\x8b", "gzip-compressed; unpack it first (gunzip)"),
-        (b"pk\x03\x04", "a ZIP archive; unpack it first"),
-        (b"<!doctype", "a web page, not an SWC file; download the raw file"),
-        (b"<html", "a web page, not an SWC file; download the raw file"),
-        (b"<?xml", "an XML file; export the tracing as SWC"),
-    ):
-        if start.startswith(magic):
-            raise NeurinoError(f"{path}: is {what}")
 
 
 def show(text: bytes) -> str:

@@ -14,8 +14,6 @@ from nnunet_neurino.findings import Finding
 from nnunet_neurino.skeleton.graph import adjacency, components, search
 from nnunet_neurino.swc.tree import SOMA, Tree, parents_first, take
 
-_FARTHEST = 1e150  # squares of distances stay finite
-
 
 def merge_touching(tree: Tree, tolerance: float = 0.0) -> Tree:
     """Make one piece of pieces that have a node on the same spot.
@@ -50,8 +48,6 @@ def _touching_pairs(tree: Tree, tolerance: float) -> np.ndarray:
         return np.zeros((0, 2), dtype=np.int64)
     is_root = tree.parents < 0
     if tolerance > 0:
-        if np.abs(tree.xyz).max() > _FARTHEST:
-            raise NeurinoError(f"merge_touching: positions beyond {_FARTHEST:g}; expected voxels or micrometres")
         pairs = cKDTree(tree.xyz).query_pairs(tolerance, output_type="ndarray")
         piece = tree.piece_labels()
         pairs = pairs[piece[pairs[:, 0]] != piece[pairs[:, 1]]]

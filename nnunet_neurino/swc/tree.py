@@ -15,6 +15,8 @@ Unit = Literal["voxel", "micrometre", "unknown"]
 UNITS: tuple[Unit, ...] = ("voxel", "micrometre", "unknown")
 #: SWC's structure identifiers that every program agrees on.
 UNDEFINED, SOMA, AXON, DENDRITE, APICAL = 0, 1, 2, 3, 4
+#: No position or radius is beyond this, so that squares and sums of them stay numbers.
+FARTHEST = 1e16
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,24 +28,15 @@ class Tree:
 
     Two trees are equal when their nodes (type, position, radius, parent) and units are exactly equal in
     parents-first order. Ids are names and findings are history: neither takes part.
-
-    Attributes:
-        ids: (n,) int64, unique names of the nodes (in the file they came from).
-        types: (n,) int64, SWC structure identifiers (1 soma, 2 axon, 3 dendrite, 4 apical dendrite).
-        xyz: (n, 3) float64, finite, in x, y, z. A whole number is the centre of a voxel.
-        radii: (n,) float64, finite, not negative, in ``unit`` (in voxels: of the x axis).
-        parents: (n,) int64, ROW INDEX of the parent, -1 for a root.
-        unit: "voxel", "micrometre", or "unknown" (treated as voxels).
-        findings: what the reader and the menders found and did.
     """
 
-    ids: np.ndarray
-    types: np.ndarray
-    xyz: np.ndarray
-    radii: np.ndarray
-    parents: np.ndarray
-    unit: Unit = "unknown"
-    findings: tuple[Finding, ...] = field(default=())
+    ids: np.ndarray  # (n,) int64, unique names of the nodes (in the file they came from)
+    types: np.ndarray  # (n,) int64, SWC structure identifiers (1 soma, 2 axon, 3 dendrite, 4 apical dendrite)
+    xyz: np.ndarray  # (n, 3) float64, in x, y, z, up to 1e16 from 0. A whole number is the centre of a voxel
+    radii: np.ndarray  # (n,) float64, from 0 to 1e16, in ``unit`` (in voxels: of the x axis)
+    parents: np.ndarray  # (n,) int64, ROW INDEX of the parent, -1 for a root
+    unit: Unit = "unknown"  # "voxel", "micrometre", or "unknown" (treated as voxels)
+    findings: tuple[Finding, ...] = field(default=())  # what the reader and the menders found and did
 
     def __post_init__(self) -> None:
         n = len(self.ids)
@@ -64,8 +57,8 @@ class Tree:
         object.__setattr__(self, "findings", tuple(self.findings))
         if self.unit not in UNITS:
             raise ValueError(f"Tree.unit: expected one of {UNITS}, got {self.unit!r}")
-        if not (np.isfinite(self.xyz).all() and np.isfinite(self.radii).all()):
-            raise ValueError("Tree: positions and radii must be finite")
+        if not ((np.abs(self.xyz) <= FARTHEST).all() and (self.radii <= FARTHEST).all()):
+            raise ValueError(f"Tree: positions and radii must be numbers up to {FARTHEST:g}")
         if (self.radii < 0).any():
             raise ValueError("Tree.radii: must not be negative")
         if has_repeats(self.ids):
@@ -143,8 +136,7 @@ class Tree:
     def edge_lengths(self) -> np.ndarray:
         """Euclidean length (m,) of every edge of :meth:`edges`, in the tree's unit."""
         edges = self.edges()
-        with np.errstate(over="ignore"):
-            return np.linalg.norm(self.xyz[edges[:, 0]] - self.xyz[edges[:, 1]], axis=1)
+        return np.linalg.norm(self.xyz[edges[:, 0]] - self.xyz[edges[:, 1]], axis=1)
 
     @property
     def length(self) -> float:

@@ -35,10 +35,8 @@ def place(
     margin = _MARGIN + tree.radii.max() * spacing[2] / size
     low, high = tree.xyz.min(axis=0), tree.xyz.max(axis=0)
     if shape is None:
-        with np.errstate(over="ignore"):
-            sides = np.ceil(high - low + 2 * margin) + 1
-            n_voxels = np.prod(sides)
-        if n_voxels > _MOST_VOXELS:
+        sides = np.ceil(high - low + 2 * margin) + 1
+        if np.prod(sides) > _MOST_VOXELS:
             raise NeurinoError(
                 f"needs a volume of {' x '.join(f'{n:g}' for n in sides[::-1])} voxels (z, y, x), more than 2^31: "
                 "give --shape to take a picture of its middle, or a larger --spacing"

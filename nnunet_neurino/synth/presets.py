@@ -9,9 +9,7 @@ from nnunet_neurino.synth.settings import GrowthSettings, MicroscopeSettings, Sy
 
 
 def preset(
-    name: str,
-    shape: tuple[int, int, int] | None = None,
-    spacing: tuple[float, float, float] | None = None,
+    name: str, shape: tuple[int, int, int] | None = None, spacing: tuple[float, float, float] | None = None
 ) -> SynthSettings:
     """Settings by name (see ``PRESETS``), with another shape (voxels z, y, x) or spacing (micrometres z, y, x)."""
     if name not in PRESETS:

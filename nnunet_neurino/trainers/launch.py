@@ -23,37 +23,21 @@ from nnunet_neurino.transfer.safe_pickle import read_torch_archive
 
 @dataclass(frozen=True)
 class Training:
-    """The arguments of ``nnUNetv2_train``, and the settings that it has no arguments for.
+    """The arguments of ``nnUNetv2_train``, and the settings that it has no arguments for."""
 
-    Attributes:
-        dataset: number or name.
-        configuration: such as ``3d_fullres``.
-        fold: 0 to 4, or ``all``.
-        trainer: name of the trainer class.
-        plans: name of the plans.
-        settings: changed fields of the trainer's settings.
-        device: ``cuda``, ``cpu`` or ``mps``.
-        gpus: number of GPUs.
-        resume: go on from the latest checkpoint.
-        validate: ``"after"`` the training, ``"only"`` (no training) or ``"never"``.
-        best: validate with the best checkpoint instead of the final one.
-        probabilities: save the validation's probabilities (``--npz``).
-        pretrained_model: nnU-Net checkpoint to start from.
-    """
-
-    dataset: str
-    configuration: str
-    fold: int | str
-    trainer: str = "nnUNetTrainerNeurINO"
-    plans: str = "nnUNetPlans"
-    settings: dict[str, Any] = field(default_factory=dict)
-    device: str = "cuda"
-    gpus: int = 1
-    resume: bool = False
-    validate: str = "after"
-    best: bool = False
-    probabilities: bool = False
-    pretrained_model: Path | None = None
+    dataset: str  # number or name
+    configuration: str  # such as ``3d_fullres``
+    fold: int | str  # 0 to 4, or ``all``
+    trainer: str = "nnUNetTrainerNeurINO"  # name of the trainer class
+    plans: str = "nnUNetPlans"  # name of the plans
+    settings: dict[str, Any] = field(default_factory=dict)  # changed fields of the trainer's settings
+    device: str = "cuda"  # ``cuda``, ``cpu`` or ``mps``
+    gpus: int = 1  # number of GPUs
+    resume: bool = False  # go on from the latest checkpoint
+    validate: str = "after"  # ``"after"`` the training, ``"only"`` (no training) or ``"never"``
+    best: bool = False  # validate with the best checkpoint instead of the final one
+    probabilities: bool = False  # save the validation's probabilities (``--npz``)
+    pretrained_model: Path | None = None  # nnU-Net checkpoint to start from
 
 
 def refuse_unused_weights(training: Training, location: str) -> None:
@@ -87,11 +71,9 @@ def make_trainer(training: Training) -> Any:
     if training.settings:
         plans[PLANS_KEY] = {**plans.get(PLANS_KEY, {}), **training.settings}
     plans["continue_training"] = training.resume
-    return trainer_class(plans, training.configuration, training.fold, load_dataset_json(name), _device(training))
-
-
-def _device(training: Training) -> torch.device:
-    return torch.device(training.device)
+    return trainer_class(
+        plans, training.configuration, training.fold, load_dataset_json(name), torch.device(training.device)
+    )
 
 
 def _trainer_class(name: str) -> type[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pydoc
 from functools import lru_cache, partial
@@ -61,7 +62,7 @@ def training_memory(
     Returns:
         GiB.
     """
-    module = network, _frozen(arch_kwargs), channels, classes, frozen
+    module = network, json.dumps(arch_kwargs), channels, classes, frozen
     trial = partial(_trial, module, tuple(patch_size), full_precision, tasl)
     if batch_size > 3 and len(trial(2)) == len(trial(3)):
         peak = int((trial(2) + (batch_size - 2) * (trial(3) - trial(2))).max())
@@ -73,7 +74,7 @@ def training_memory(
 
 @lru_cache(maxsize=1024)
 def _trial(
-    made_of: tuple[str, Any, int, int, bool], patch_size: Axes, full_precision: bool, tasl: bool, batch_size: int
+    made_of: tuple[str, str, int, int, bool], patch_size: Axes, full_precision: bool, tasl: bool, batch_size: int
 ) -> NDArray[np.int64]:
     """Live bytes after each operation of a training step, the optimiser's state left out."""
     module = _module(*made_of)
@@ -125,21 +126,12 @@ def _trained_bytes(module: nn.Module) -> int:
 
 
 @lru_cache(maxsize=8)
-def _module(network: str, arch_kwargs: Any, channels: int, classes: int, frozen: bool) -> nn.Module:
+def _module(network: str, arch_kwargs: str, channels: int, classes: int, frozen: bool) -> nn.Module:
     network_class: Any = pydoc.locate(network)
     # On the meta device a network is only its shapes: no memory, no random numbers drawn.
     with torch.device("meta"):
-        module: nn.Module = network_class(in_channels=channels, num_classes=classes, **dict(arch_kwargs))
+        module: nn.Module = network_class(in_channels=channels, num_classes=classes, **json.loads(arch_kwargs))
     for block in encoder_blocks(module) if frozen else ():
         for parameter in block:
             parameter.requires_grad_(False)
     return module.train()
-
-
-def _frozen(value: Any) -> Any:
-    """A hashable twin of JSON-able values; a dict becomes its items."""
-    if isinstance(value, dict):
-        return tuple((key, _frozen(item)) for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return tuple(_frozen(item) for item in value)
-    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -70,18 +71,9 @@ def write_settings(
         "pretrained_2d_weights": pretraining,
         "versions": {
             "nnunet_neurino": __version__,
-            "nnunetv2": _version("nnunetv2"),
+            "nnunetv2": metadata.version("nnunetv2"),
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
     }
     write_json(Path(fold_folder) / SETTINGS_FILE, record)
-
-
-def _version(distribution: str) -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "unknown"

@@ -27,15 +27,10 @@ To train from scratch on purpose: -tr {base}_scratch, or {variable}=none.
 
 @dataclass(frozen=True)
 class Source:
-    """Where the 2D weights are.
+    """Where the 2D weights are."""
 
-    Attributes:
-        location: for the family to fill its network from; None to start from nothing.
-        notice: what the user must be told, or "".
-    """
-
-    location: str | None
-    notice: str = ""
+    location: str | None  # for the family to fill its network from; None to start from nothing
+    notice: str = ""  # what the user must be told, or ""
 
 
 def find_source(family: Family[Any], settings: Recipe) -> Source:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, ClassVar, Literal, TypeVar
 
-import torch
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
@@ -18,23 +18,16 @@ T = TypeVar("T", bound="type[Any]")
 
 @dataclass(frozen=True)
 class TASLOptions:
-    """How TASL joins a trainer's loss.
+    """How TASL joins a trainer's loss."""
 
-    Attributes:
-        mode: ``"localised"`` (a term with a gradient), ``"published"`` (a factor without one), or None for no TASL.
-        weight: weight of the localised term, beta of the published factor.
-        lambdas: weights of the node, edge and path terms.
-        f: ``"identity"``, ``"sigmoid"`` or ``"tanh"`` around the published value.
-        warmup_epochs: epochs over which the weight rises from 0, at most a tenth of all.
-        per_scale: at every scale of deep supervision (as published) instead of at full resolution only.
-    """
-
+    # ``"localised"`` (a term with a gradient), ``"published"`` (a factor without one), or None for no TASL
     mode: Literal["localised", "published"] | None = "localised"
-    weight: float = 1.0
-    lambdas: tuple[float, float, float] = (1.0, 0.5, 0.5)
+    weight: float = 1.0  # weight of the localised term, beta of the published factor
+    lambdas: tuple[float, float, float] = (1.0, 0.5, 0.5)  # weights of the node, edge and path terms
+    # ``"identity"``, ``"sigmoid"`` or ``"tanh"`` around the published value
     f: Literal["identity", "sigmoid", "tanh"] = "identity"
-    warmup_epochs: float = 10.0
-    per_scale: bool = False
+    warmup_epochs: float = 10.0  # epochs over which the weight rises from 0, at most a tenth of all
+    per_scale: bool = False  # at every scale of deep supervision (as published) instead of at full resolution only
 
 
 def with_tasl(trainer: T) -> T:
@@ -82,14 +75,8 @@ class PlainTASLTrainer(nnUNetTrainer):
     epochs: ClassVar[int | None] = None
     """Number of epochs; None: nnU-Net's."""
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
+    @wraps(nnUNetTrainer.__init__)  # type: ignore[misc]  # nnU-Net reads its signature
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         if self.epochs is not None:
             self.num_epochs = self.epochs

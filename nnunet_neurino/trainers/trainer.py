@@ -28,6 +28,7 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from nnunet_neurino.trainers import model_folder
 from nnunet_neurino.trainers.checkpoints import init_args_of, resumed_plans, resumed_settings, whole_file
@@ -158,9 +159,12 @@ class Trainer(nnUNetTrainer):
 
     def _build_loss(self) -> nn.Module:
         loss = self.voxel_loss()
-        if self.settings.bottleneck_loss and isinstance(loss, DeepSupervisionWrapper):
-            weights = [0.5**level for level in range(len(loss.weight_factors))]
-            loss.weight_factors = tuple(weight / sum(weights) for weight in weights)
+        if isinstance(loss, DeepSupervisionWrapper):
+            n_outputs = len(loss.weight_factors)
+            # nnU-Net gives the last output no weight, and would divide 0 by 0 for a single one.
+            if self.settings.bottleneck_loss or n_outputs == 1:
+                weights = [0.5**level for level in range(n_outputs)]
+                loss.weight_factors = tuple(weight / sum(weights) for weight in weights)
         return loss
 
     def voxel_loss(self) -> nn.Module:
@@ -209,11 +213,7 @@ class Trainer(nnUNetTrainer):
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One step of the optimiser; nnU-Net's own has its clipping and its schedule built in."""
         data = batch["data"].to(self.device, non_blocking=True)
-        target = batch["target"]
-        if isinstance(target, list):
-            target = [level.to(self.device, non_blocking=True) for level in target]
-        else:
-            target = target.to(self.device, non_blocking=True)
+        target = tree_map(lambda scale: scale.to(self.device, non_blocking=True), batch["target"])
         if self.settings.stepwise:
             fraction = (self._iteration + 0.5) / self.num_iterations_per_epoch
             self.lr_scheduler.step(self.current_epoch + fraction)

@@ -23,26 +23,16 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class FlatNetwork:
-    """A kind of 2D network.
+    """A kind of 2D network."""
 
-    Attributes:
-        kind: its name.
-        encoder: what a file may hold none of, or two.
-        title: what a size is called in messages.
-        libraries: that may have named its weights, timm first.
-        unused: pattern of (timm's) names of weights that our encoders do without.
-        sizes: all known ones by name.
-        model: timm's network of a size.
-        size_of: the name of the size that a state dict can be of; ``NeurinoError`` if there is none.
-    """
-
-    kind: str
-    encoder: str
-    title: Callable[[str], str]
-    libraries: tuple[Library, ...]
-    unused: str
-    sizes: Mapping[str, Any]
-    model: Callable[[Any], nn.Module]
+    kind: str  # its name
+    encoder: str  # what a file may hold none of, or two
+    title: Callable[[str], str]  # what a size is called in messages
+    libraries: tuple[Library, ...]  # that may have named its weights, timm first
+    unused: str  # pattern of (timm's) names of weights that our encoders do without
+    sizes: Mapping[str, Any]  # all known ones by name
+    model: Callable[[Any], nn.Module]  # timm's network of a size
+    # the name of the size that a state dict can be of; ``NeurinoError`` if there is none
     size_of: Callable[[State], str]
 
     def find(self, names: Iterable[str]) -> Renamed:

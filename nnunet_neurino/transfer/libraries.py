@@ -7,7 +7,6 @@ whole network (``model.``, ``backbone.``, ``module.`` ...) do not matter.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,45 +16,25 @@ from typing import Any
 import torch
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.networks.old_names import current_name
-
-Rules = tuple[tuple[str, str], ...]
-"""Regular expressions and what replaces them, one after the other."""
-
-
-def substituted(rules: Rules, name: str) -> str:
-    """A name with ``rules`` applied."""
-    for old, new in rules:
-        name = re.sub(old, new, name)
-    return name
+from nnunet_neurino.networks.old_names import Rules, current_name, substituted
 
 
 @dataclass(frozen=True)
 class Library:
-    """How one library names the weights of a network.
+    """How one library names the weights of a network."""
 
-    Attributes:
-        title: the library.
-        mark: the name of the first kernel.
-        timms: turns a name into timm's; a name that the library does not have becomes one that timm does not have.
-    """
-
-    title: str
-    mark: str
+    title: str  # the library
+    mark: str  # the name of the first kernel
+    # turns a name into timm's; a name that the library does not have becomes one that timm does not have
     timms: Callable[[str], str]
 
 
 @dataclass(frozen=True)
 class Renamed:
-    """Where a network's weights are.
+    """Where a network's weights are."""
 
-    Attributes:
-        library: title of the library found.
-        theirs: timm's name -> the name found.
-    """
-
-    library: str
-    theirs: dict[str, str]
+    library: str  # title of the library found
+    theirs: dict[str, str]  # timm's name -> the name found
 
 
 def renamed(names: Iterable[str], libraries: Iterable[Library], network: str) -> Renamed:

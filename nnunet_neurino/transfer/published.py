@@ -16,7 +16,8 @@ from torch import Tensor
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.networks.convnext import SIZES
 from nnunet_neurino.networks.neurino import NeurINO
-from nnunet_neurino.transfer.libraries import TRANSFORMERS_CONVNEXT, Rules, substituted
+from nnunet_neurino.networks.old_names import Rules, substituted
+from nnunet_neurino.transfer.libraries import TRANSFORMERS_CONVNEXT
 
 _WRAPPERS = ("module.", "_orig_mod.")
 
@@ -119,12 +120,7 @@ def _check(result: Mapping[str, Tensor], theirs: Mapping[str, str], network: Pub
     """Raise ``NeurinoError`` unless these are all the weights of our network; ``theirs`` are the published names."""
     with torch.device("meta"):
         ours = NeurINO(
-            network.in_channels,
-            network.num_classes,
-            network.size,
-            network.stem_stride,
-            network.grn,
-            norm=network.norm,
+            network.in_channels, network.num_classes, network.size, network.stem_stride, network.grn, norm=network.norm
         ).state_dict()
     title = f"NeurINO-{network.size.capitalize()}"
     # PyTorch itself makes the counters of batches that old checkpoints lack.

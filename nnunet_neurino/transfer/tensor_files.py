@@ -25,15 +25,10 @@ _LAYERS = ("model", "state_dict", "teacher", "model_state_dict")
 
 @dataclass(frozen=True)
 class TensorFile:
-    """An open file.
+    """An open file."""
 
-    Attributes:
-        shapes: of all tensors by name.
-        load: reads one tensor.
-    """
-
-    shapes: dict[str, tuple[int, ...]]
-    load: Callable[[str], Tensor]
+    shapes: dict[str, tuple[int, ...]]  # of all tensors by name
+    load: Callable[[str], Tensor]  # reads one tensor
 
 
 @contextlib.contextmanager

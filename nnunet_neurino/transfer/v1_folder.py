@@ -34,21 +34,13 @@ _RESAMPLING = {"order": 3, "order_z": 0, "force_separate_z": None}
 
 @dataclass(frozen=True)
 class V1Model:
-    """A model folder of nnU-Net v1.
+    """A model folder of nnU-Net v1."""
 
-    Attributes:
-        folder: the one with plans.pkl.
-        trainer: name of the class that trained it.
-        configuration: ``3d_fullres`` or ``3d_lowres``.
-        plans: content of plans.pkl.
-        folds: fold (``0`` ... or ``all``) -> its checkpoint.
-    """
-
-    folder: Path
-    trainer: str
-    configuration: str
-    plans: Mapping[str, Any]
-    folds: dict[str, Path]
+    folder: Path  # the one with plans.pkl
+    trainer: str  # name of the class that trained it
+    configuration: str  # ``3d_fullres`` or ``3d_lowres``
+    plans: Mapping[str, Any]  # content of plans.pkl
+    folds: dict[str, Path]  # fold (``0`` ... or ``all``) -> its checkpoint
 
 
 def open_v1_folder(folder: Path, checkpoint: str = "best") -> V1Model:
@@ -91,15 +83,10 @@ def _configuration(folder: Path, plans: Mapping[str, Any], info: Any) -> str:
 
 @dataclass(frozen=True)
 class ImportedNetwork:
-    """A network of the released code as ours.
+    """A network of the released code as ours."""
 
-    Attributes:
-        description: the arguments of our network.
-        state: its state dict.
-    """
-
-    description: PublishedNetwork
-    state: dict[str, Tensor]
+    description: PublishedNetwork  # the arguments of our network
+    state: dict[str, Tensor]  # its state dict
 
 
 def read_network(checkpoint: Path) -> ImportedNetwork:

@@ -23,28 +23,25 @@ from nnunet_neurino.transfer.tensor_files import open_tensors
 
 @dataclass(frozen=True)
 class Weights2D:
-    """What our encoders take of the weights of a 2D network.
+    """What our encoders take of the weights of a 2D network."""
 
-    Attributes:
-        size: its name in ``SIZES`` or ``VITS`` of ``nnunet_neurino.networks``.
-        source: what the user asked for.
-        scheme: the library whose names the source uses.
-        sha256: of the file's content, hexadecimal.
-        title: kind and size of the network, in words.
-        state: by timm's names, float32.
-    """
-
-    size: str
-    source: str
-    scheme: str
-    sha256: str
-    title: str
-    state: dict[str, Tensor] = field(repr=False, compare=False)
+    size: str  # its name in ``SIZES`` or ``VITS`` of ``nnunet_neurino.networks``
+    source: str  # what the user asked for
+    scheme: str  # the library whose names the source uses
+    sha256: str  # of the file's content, hexadecimal
+    title: str  # kind and size of the network, in words
+    state: dict[str, Tensor] = field(repr=False, compare=False)  # by timm's names, float32
 
     @property
     def architecture(self) -> str:
         """What was found, in words."""
         return f"{self.title}, {sum(t.numel() for t in self.state.values()):,} parameters"
+
+    @property
+    def record(self) -> dict[str, str]:
+        """What to write into a log or a converted file about where the weights come from."""
+        source = Path(self.source).name if re.search(r"[/\\]", self.source) else self.source
+        return {"size": self.size, "source": source, "scheme": self.scheme, "sha256": self.sha256}
 
 
 def load_2d_weights(source: str | Path) -> Weights2D | None:
@@ -164,9 +161,3 @@ def sha256_of(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def as_mapping(weights: Weights2D) -> Mapping[str, str]:
-    """What to write into a log or a converted file about where weights come from."""
-    source = Path(weights.source).name if re.search(r"[/\\]", weights.source) else weights.source
-    return {"size": weights.size, "source": source, "scheme": weights.scheme, "sha256": weights.sha256}

@@ -102,10 +102,9 @@ def test_doubt_is_honest_for_brightness_that_spreads(length: int):
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_tiny_and_absurd_tracings_do_no_harm(nodes: int):
     image = picture_of(neuron(0))
-    for scale in (0.0, 1.0, 1e9, 1e300):
+    for scale in (0.0, 1.0, 1e9, 1e15):
         tree = Tree.build(np.arange(3 * nodes).reshape(nodes, 3) * scale, np.arange(nodes) - 1)
-        with np.errstate(over="ignore"):
-            assert check_alignment(image, tree, (1, 0.5, 0.5)).stored == Placement()
+        assert check_alignment(image, tree, (1, 0.5, 0.5)).stored == Placement()
 
 
 def test_voxel_types_give_the_same_answer():

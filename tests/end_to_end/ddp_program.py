@@ -1,4 +1,4 @@
-"""Train one epoch in two gloo processes on the CPU and report what each saw, as JSON on the last line of its file.
+"""Train one epoch with each of some trainers in two gloo processes on the CPU; what each process saw goes to JSON.
 
 nnU-Net's DDP is for CUDA only; the two lines that say so are replaced here, in the test, not in the package.
 """
@@ -24,10 +24,16 @@ def on_cpu(network: torch.nn.Module, device_ids: list[int]) -> DistributedDataPa
     return DistributedDataParallel(network)
 
 
-def worker(rank: int, world: int, trainer_name: str, report: str) -> None:
+def worker(rank: int, world: int, folder: str, trainer_names: list[str]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world)
     nnunet_module.DDP = on_cpu
+    for name in trainer_names:
+        Path(folder, f"{name}.{rank}.json").write_text(json.dumps(trained(name)))
+    dist.destroy_process_group()
+
+
+def trained(trainer_name: str) -> dict[str, Any]:
     settings = {"epochs": 1, "iterations": 3, "val_iterations": 1, "batch_size": 3}
     trainer = make_trainer(Training("901", "3d_fullres", 1, trainer_name, settings=settings, device="cpu"))
     losses: list[float] = []
@@ -49,7 +55,7 @@ def worker(rank: int, world: int, trainer_name: str, report: str) -> None:
     trainer.run_training()
     trainer.perform_actual_validation()
     weights = torch.cat([p.detach().flatten() for p in trainer.bare_network.parameters()])
-    record = {
+    return {
         "losses": losses,
         "terms": terms,
         "batch_sizes": sorted(sizes),
@@ -58,11 +64,9 @@ def worker(rank: int, world: int, trainer_name: str, report: str) -> None:
         "logged_loss": float(np.asarray(trainer.logger.get_value("train_losses", 0))),
         "logged_terms": {key: float(trainer.logger.get_value(key, 0)) for key in terms},
     }
-    Path(f"{report}.{rank}.json").write_text(json.dumps(record))
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     os.environ.setdefault("MASTER_ADDR", "localhost")
-    os.environ["MASTER_PORT"] = sys.argv[3]
-    torch.multiprocessing.spawn(worker, args=(2, sys.argv[1], sys.argv[2]), nprocs=2)
+    os.environ["MASTER_PORT"], target, *names = sys.argv[1:]
+    torch.multiprocessing.spawn(worker, args=(2, target, names), nprocs=2)

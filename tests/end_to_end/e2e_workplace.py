@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
+from unittest import mock
 
+import torch
 from e2e_data import RawDataset
 
 ISOTROPIC = RawDataset("Dataset901_Isotropic")
@@ -42,7 +46,7 @@ class Workplace:
 
     @property
     def environment(self) -> dict[str, str]:
-        """A new shell's environment: what nnU-Net users set, and frugal workers; nothing of ours."""
+        """A new shell's environment: what nnU-Net users set, and frugal, forked workers; nothing of ours."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("nnUNet", "NNUNET", "PYTHONPATH"))}
         return kept | {
             "nnUNet_raw": str(self.raw),
@@ -50,6 +54,7 @@ class Workplace:
             "nnUNet_results": str(self.results),
             "nnUNet_def_n_proc": "1",
             "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parent / "forked"),
             # Weights must not come from the developer's own cache.
             "HF_HOME": str(self.folder / "no_hugging_face"),
             **self.variables,
@@ -68,12 +73,26 @@ class Workplace:
             start_new_session=True,
         )
 
-    def run(self, *command: str | Path, fails: bool = False, **variables: str) -> str:
+    def run(self, *command: str | Path, **variables: str) -> str:
         """Run a console script to its end and return what it printed."""
         process = self.start([str(part) for part in command], **variables)
         output, _ = process.communicate(timeout=570)
-        assert (process.returncode != 0) == fails, f"{command} ended with {process.returncode}:\n{output}"
+        assert process.returncode == 0, f"{command} ended with {process.returncode}:\n{output}"
         return output
+
+    def call(self, *command: str | Path, **variables: str) -> None:
+        """The same in this process, which has imported everything already; workers are forked as in ``run``."""
+        (script,) = entry_points(group="console_scripts", name=str(command[0]))
+        forked, n_threads = multiprocessing.get_context("fork"), torch.get_num_threads()
+        with (
+            mock.patch.dict(os.environ, {**self.environment, **variables}),
+            mock.patch.object(sys, "argv", list(map(str, command))),
+            mock.patch.object(multiprocessing, "get_context", return_value=forked),
+        ):
+            try:
+                assert not script.load()(), command
+            finally:
+                torch.set_num_threads(n_threads)
 
     def train(self, *arguments: str | Path, **variables: str) -> str:
         """``nnUNetv2_train`` on the CPU without worker processes for the data."""

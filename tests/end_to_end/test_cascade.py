@@ -29,7 +29,7 @@ def test_low_resolution_then_full(workplace: Workplace) -> None:
     }
     plans["configurations"]["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
     (folder / f"{PLANS}.json").write_text(json.dumps(plans))
-    workplace.run("nnUNetv2_preprocess", "-d", "901", "-plans_name", PLANS, "-c", "3d_lowres", "-np", "1")
+    workplace.call("nnUNetv2_preprocess", "-d", "901", "-plans_name", PLANS, "-c", "3d_lowres", "-np", "1")
 
     common = (
         "-tr",
@@ -47,7 +47,7 @@ def test_low_resolution_then_full(workplace: Workplace) -> None:
     )
     # Fold "all" validates every case and so writes what the next stage starts from.
     for stage, patch in (("3d_lowres", "16"), ("3d_cascade_fullres", "32")):
-        workplace.run(
+        workplace.call(
             "neurino", "train", "901", stage, "all", *common, "--patch-size", patch, "32", "32",
             *(["--no-val"] if stage == "3d_cascade_fullres" else []), nnUNet_n_proc_DA="0",
         )  # fmt: skip
@@ -58,8 +58,8 @@ def test_low_resolution_then_full(workplace: Workplace) -> None:
     images = workplace.raw / ISOTROPIC.name / "imagesTs"
     predict = ("-d", "901", "-tr", TRAINER, "-p", PLANS, "-f", "all", "-device", "cpu", "-npp", "0", "-nps", "0")
     first, second = workplace.folder / "first_stage", workplace.folder / "second_stage"
-    workplace.run("nnUNetv2_predict", "-i", images, "-o", first, "-c", "3d_lowres", *predict)
-    workplace.run(
+    workplace.call("nnUNetv2_predict", "-i", images, "-o", first, "-c", "3d_lowres", *predict)
+    workplace.call(
         "nnUNetv2_predict", "-i", images, "-o", second, "-c", "3d_cascade_fullres",
         "-prev_stage_predictions", first, *predict,
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,6 @@ pytestmark = pytest.mark.xdist_group("end_to_end")
 TRAINER = "nnUNetTrainerDINeuro_demo_NoMirroring"
 
 
-@pytest.fixture
-def inside(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The workplace's environment in this process: quicker than commands, which import everything anew."""
-    for name, value in workplace.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    return
-
-
 def train(dataset: str, trainer: str = TRAINER, resume: bool = False, **settings: Any) -> None:
     from nnunet_neurino.trainers.launch import Training, launch
 
@@ -35,7 +25,10 @@ def train(dataset: str, trainer: str = TRAINER, resume: bool = False, **settings
 
 def test_thick_slices_by_the_commands_a_user_types(workplace: Workplace, tmp_path: Path) -> None:
     trainer = "nnUNetTrainerDINeuro_demo_NoMirroring_1epoch"
-    workplace.train("902", "3d_fullres", "0", "-tr", trainer)
+    workplace.call(
+        "neurino", "train", "902", "3d_fullres", "0", "-tr", trainer, "--device", "cpu", "--iterations", "4",
+        "--val-iterations", "1", nnUNet_n_proc_DA="0",
+    )  # fmt: skip
     model = model_folder(workplace, trainer, ANISOTROPIC.name)
     configuration = read_json(model / "plans.json")["configurations"]["3d_fullres"]
     assert configuration["architecture"]["network_class_name"] == "nnunet_neurino.networks.DINeuro"
@@ -43,7 +36,7 @@ def test_thick_slices_by_the_commands_a_user_types(workplace: Workplace, tmp_pat
     assert all(row[0] == 1 for row in configuration["architecture"]["arch_kwargs"]["strides"])
     # Validation inside the training has segmented whole stacks of 20 slices with patches of 16.
     assert read_json(model / "fold_0" / "validation" / "summary.json")["foreground_mean"]["Dice"] >= 0
-    workplace.run(
+    workplace.call(
         "nnUNetv2_predict", "-i", workplace.raw / ANISOTROPIC.name / "imagesTs", "-o", tmp_path / "out", "-d", "902",
         "-c", "3d_fullres", "-f", "0", "-tr", trainer, "-device", "cpu", "-npp", "0", "-nps", "0",
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,9 @@ import tifffile
 import torch
 from e2e_workplace import ANISOTROPIC, REGIONS, Workplace, model_folder, read_json
 
-pytestmark = pytest.mark.xdist_group("end_to_end")
+pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.usefixtures("inside")]
 TRAINER = "nnUNetTrainerNeurINO_demo_NoMirroring"
 SHORT = {"epochs": 1, "iterations": 3, "val_iterations": 1, "patch_size": None}
-
-
-@pytest.fixture(autouse=True)
-def inside(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The workplace's environment in this process: quicker than commands, which import everything anew."""
-    for name, value in workplace.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    return
 
 
 def train(dataset: str, trainer: str = TRAINER, plans: str = "nnUNetPlans", **settings: Any) -> None:

@@ -41,8 +41,8 @@ def test_trained_resumed_and_predicted(workplace: Workplace, tmp_path: Path) -> 
     assert not torch.equal(first, second)
     assert len(final["optimizer_state"]["state"]["buffers"]) > 0, "batch norm's statistics are averaged, too"
     workplace.run(
-        "nnUNetv2_predict", "-d", "901", "-c", "3d_fullres", "-f", "0", "-tr", name, "-device", "cpu", "-npp", "1",
-        "-nps", "1", "-i", workplace.raw / ISOTROPIC.name / "imagesTs", "-o", tmp_path / "out", **variables,
+        "nnUNetv2_predict", "-d", "901", "-c", "3d_fullres", "-f", "0", "-tr", name, "-device", "cpu", "-npp", "0",
+        "-nps", "0", "-i", workplace.raw / ISOTROPIC.name / "imagesTs", "-o", tmp_path / "out", **variables,
     )  # fmt: skip
     (segmentation,) = (tmp_path / "out").glob("*.tif")
     assert set(np.unique(tifffile.imread(segmentation))) <= {0, 1}

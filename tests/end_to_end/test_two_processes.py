@@ -26,18 +26,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
-def test_two_processes_train_one_model(workplace: Workplace, tmp_path: Path, trainer: str) -> None:
-    report = tmp_path / "report"
+@pytest.fixture(scope="module")
+def reports(workplace: Workplace) -> Path:
+    """What each of the two processes saw with each of the trainers: ``TRAINER.RANK.json``."""
+    folder = workplace.folder / "reports"
+    folder.mkdir()
     result = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "ddp_program.py"), trainer, str(report), str(free_port())],
+        [sys.executable, str(Path(__file__).parent / "ddp_program.py"), str(free_port()), str(folder), *TRAINERS],
         env={**os.environ, **workplace.environment, "nnUNet_n_proc_DA": "0"},
         capture_output=True,
         text=True,
         timeout=500,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    ranks = [read_json(Path(f"{report}.{rank}.json")) for rank in (0, 1)]
+    return folder
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_two_processes_train_one_model(workplace: Workplace, reports: Path, trainer: str) -> None:
+    ranks = [read_json(reports / f"{trainer}.{rank}.json") for rank in (0, 1)]
     # nnU-Net divides the batch of 3 over the processes; their gradients are averaged, so their weights stay the same.
     assert sorted(size for rank in ranks for size in rank["batch_sizes"]) == [1, 2]
     assert ranks[0]["losses"] != ranks[1]["losses"]

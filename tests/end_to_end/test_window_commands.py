@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +34,6 @@ def weights(workplace: Workplace) -> Path:
     shapes = {name: tensor.shape for name, tensor in VIT.expected(VITS["atto_v3"]).items()}
     save_file({name: 0.05 * torch.randn(shape) for name, shape in shapes.items()}, path)
     return path
-
-
-@pytest.fixture
-def inside(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The workplace's environment in this process: quicker than commands, which import everything anew."""
-    for name, value in workplace.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    return
 
 
 def train(dataset: str, trainer: str = TRAINER, resume: bool = False, **settings: Any) -> None:
@@ -94,7 +84,7 @@ def test_a_life_by_the_commands_a_user_types(workplace: Workplace, weights: Path
     assert (record["size"], record["source"]) == ("atto_v3", "atto_v3.safetensors")
     assert read_json(folder / "fold_0" / "validation" / "summary.json")["foreground_mean"]["Dice"] >= 0
 
-    workplace.run(
+    workplace.call(
         "nnUNetv2_predict", "-i", workplace.raw / BLOB.name / "imagesTs", "-o", tmp_path / "out", "-d", "904",
         "-c", "3d_fullres", "-f", "0", "-tr", TRAINER, "-device", "cpu", "-npp", "0", "-nps", "0", "--disable_tta",
     )  # fmt: skip

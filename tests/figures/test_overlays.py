@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.figures import CaseView, disagreement, projection_figure, section_figure
 from nnunet_neurino.figures.colours import ON_BLACK, ON_WHITE, PREDICTION, TRUTH
-from nnunet_neurino.swc import Tree
+from nnunet_neurino.skeleton import skeletonise
+from nnunet_neurino.swc import Tree, rasterise
 
 
 def views(figure: Figure, panel: int = 0) -> dict[str, Axes]:
@@ -129,12 +130,12 @@ def test_panels_say_what_is_known(case: CaseView) -> None:
         "Raw image",
         "Masks",
         "Traced trees",
-        "Skeleton",
+        "Cable",
     ]
     assert len(titles(replace(case, prediction=None, truth_tree=None, tree=None))) == 2
     assert len(titles(CaseView("tree only", tree=case.tree))) == 1
     # A true tree stands in for a true mask.
-    assert titles(replace(case, truth=None))[-1].startswith("Skeleton")
+    assert titles(replace(case, truth=None))[-1].startswith("Cable")
 
 
 def test_disagreement_finds_the_missing_and_the_invented_piece() -> None:
@@ -143,25 +144,49 @@ def test_disagreement_finds_the_missing_and_the_invented_piece() -> None:
     prediction = truth.copy()
     prediction[:, :, 30:50] = False
     prediction[2:5, 2:5, 10:30] = True
+    truth, prediction = (np.argwhere(skeletonise(mask)) for mask in (truth, prediction))
     found = disagreement(truth, prediction, tolerance=3)
     (missed,), (extra,) = found.missed_boxes, found.extra_boxes
     assert (missed[2].start, missed[2].stop) == pytest.approx((33, 47), abs=2)
     assert (extra[0].start, extra[1].start) == pytest.approx((3, 3), abs=1)
-    assert not (found.agreed & found.missed).any()
+    assert sorted(map(tuple, (*found.agreed, *found.missed))) == sorted(map(tuple, truth))
     same = disagreement(truth, truth)
     assert same.missed_boxes == same.extra_boxes == ()
 
 
 def test_disagreement_tolerance_is_in_in_plane_voxels() -> None:
-    truth, prediction = np.zeros((2, 9, 5, 40), bool)
-    truth[2, 2] = True
-    prediction[4, 2] = True  # two slices off
-    assert not disagreement(truth, prediction, (1, 1, 1), tolerance=2).missed.any()
-    assert (
-        disagreement(truth, prediction, (1.01, 1, 1), tolerance=2).missed.sum()
-        == disagreement(truth, np.zeros_like(truth)).missed.sum()
-    )
-    assert not disagreement(truth, prediction, (1.0, 0.5, 0.5), tolerance=4).missed.any()
+    truth = np.array([[2, 2, x] for x in range(40)])
+    prediction = truth + np.array([2, 0, 0])  # two slices off
+    assert not len(disagreement(truth, prediction, (1, 1, 1), tolerance=2).missed)
+    assert len(disagreement(truth, prediction, (1.01, 1, 1), tolerance=2).missed) == 40
+    assert len(disagreement(truth, truth[:0]).missed) == 40
+    assert not len(disagreement(truth, prediction, (1.0, 0.5, 0.5), tolerance=4).missed)
+
+
+def test_the_traced_tree_is_compared_where_there_is_one_and_not_the_mask() -> None:
+    x = np.arange(5, 56)
+    truth = Tree.build(np.stack([x, x * 0 + 9, x * 0 + 5], axis=1), np.arange(51) - 1, radii=1)
+    half = Tree.build(truth.xyz[:26], truth.parents[:26], radii=1)
+    mask = rasterise(truth, (10, 20, 60))
+    case = CaseView("a", prediction=mask, truth=mask, truth_tree=truth, tree=half)
+    found = disagreement(*case.cables())
+    assert (len(found.missed), len(found.extra), len(found.agreed)) == (22, 0, 29)
+    assert not len(disagreement(*replace(case, truth_tree=None).cables()).extra)
+    only_masks = replace(case, truth_tree=None, tree=None)
+    assert not len(disagreement(*only_masks.cables()).missed)
+    assert replace(case, prediction=None, tree=None).cables() is None
+
+
+def test_trees_far_apart_are_compared_without_a_volume(pixels) -> None:
+    far = Tree.build([[0, 0, 0], [3000, 3000, 1500]], [-1, 0])
+    assert pixels(projection_figure(CaseView("a", truth_tree=far, tree=far))).any()
+    farther = replace(far, xyz=far.xyz * 1e5)
+    assert pixels(projection_figure(CaseView("a", tree=farther))).any()
+    for tree in (farther, Tree.build([[0, 0, 0], [3e6, 3, 1]], [-1, 0])):
+        with pytest.raises(NeurinoError, match="the trees reach to"):
+            projection_figure(CaseView("a", truth_tree=far, tree=tree))
+    inside = CaseView("a", image=np.ones((4, 5, 6), np.uint8), truth_tree=far, tree=farther)
+    assert pixels(projection_figure(inside)).any()
 
 
 @pytest.mark.parametrize("kind", ["truth", "prediction", "both"])

@@ -11,6 +11,7 @@ import SimpleITK
 import tifffile
 from PIL import Image
 
+from nnunet_neurino.cli.main import main
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images import read_stack
 
@@ -49,7 +50,7 @@ def test_first_slices_missing_is_told_and_every_other_is_fine(tmp_path: Path):
     [
         (["a1.tif", "a2.tif", "a4.tif", "a5.tif"], "missing between"),
         (["a1.tif", "a01.tif", "a2.tif"], "same number"),
-        (["a_c0_z1.tif", "a_c0_z2.tif", "a_c1_z1.tif"], "two numbers"),
+        (["a_c0_z1.tif", "a_c0_z2.tif", "a_c1_z1.tif"], "differ in 2 numbers"),
         (["a1.tif", "a2.tif", "b1.tif", "b2.tif"], "different series"),
         (["a.tif", "b.tif"], "different series"),
         (["a1.tif", "a2.png"], "different kinds"),
@@ -64,6 +65,25 @@ def test_what_is_no_single_series_is_refused(tmp_path: Path, names: list[str], w
         save(folder, np.zeros((1, 4, 5), np.uint8), [0], name)
     with pytest.raises(NeurinoError, match=word):
         read_stack(folder)
+
+
+def test_one_of_two_numbers_in_the_names_may_be_chosen(tmp_path: Path):
+    planes = np.random.default_rng(0).integers(0, 255, (5, 6, 7), dtype=np.uint8)
+    folder = tmp_path / "s"
+    for plane, (first, second) in zip(planes, [(90, 2), (91, 3), (92, 4), (93, 5), (94, 1)], strict=True):
+        save(folder, plane[None], [0], f"cell_{first:03d}_{second:03d}.png")
+    with pytest.raises(NeurinoError, match="--slice-number") as refusal:
+        read_stack(folder)
+    assert "by number 1 from cell_090_002.png to cell_094_001.png" in str(refusal.value)
+    assert "by number 2 from cell_094_001.png to cell_093_005.png" in str(refusal.value)
+    assert np.array_equal(read_stack(folder, slice_number=1).voxels, planes)
+    assert np.array_equal(read_stack(folder, slice_number=2).voxels, planes[[4, 0, 1, 2, 3]])
+    with pytest.raises(NeurinoError, match="--slice-number"):
+        read_stack(folder, slice_number=3)
+    assert main(["check", str(folder)]) == 1
+    assert main(["check", str(folder), "--slice-number", "1"]) == 0
+    ordinary = save(tmp_path / "t", planes, [1, 2, 3, 4, 5])
+    assert np.array_equal(read_stack(ordinary, slice_number=2).voxels, planes)  # one number only: it counts
 
 
 def test_unlike_and_damaged_slices_are_named(tmp_path: Path):

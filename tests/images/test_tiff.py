@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
+from nnunet_neurino.cli.main import main
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.images import read_stack, write_tiff
 
@@ -235,3 +237,59 @@ def test_a_pipe_is_refused_not_waited_for(tmp_path: Path):
     os.mkfifo(tmp_path / "a.tif")
     with pytest.raises(NeurinoError, match="ordinary file"):
         read_stack(tmp_path / "a.tif")
+
+
+def broken_chain(path: Path, page: int, place: int | None = None) -> None:
+    """Let ``page`` of a little-endian classic TIFF lead to ``place``, by default to the first page."""
+    with tifffile.TiffFile(path) as tif:
+        offsets = [one.offset for one in tif.pages]
+    data = bytearray(path.read_bytes())
+    (tags,) = struct.unpack_from("<H", data, offsets[page])
+    struct.pack_into("<I", data, offsets[page] + 2 + 12 * tags, offsets[0] if place is None else place)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("place", [None, 0, 10**8])
+@pytest.mark.parametrize("kind", ["zlib", "imagej", "shaped"])
+def test_a_broken_chain_of_pages_is_refused_with_its_loss(tmp_path: Path, kind: str, place: int | None, capsys):
+    voxels = np.random.default_rng(0).integers(0, 3000, (20, 16, 18)).astype(np.uint16)
+    path = tmp_path / "a.tif"
+    if kind == "zlib":
+        write_tiff(path, voxels, (2, 1, 1))
+    else:
+        tifffile.imwrite(path, voxels, imagej=kind == "imagej", metadata={"axes": "ZYX"})
+    broken_chain(path, 7, place)
+    if kind == "imagej" and place is None:  # the slices follow one another, and the first page tells of all
+        assert np.array_equal(read_stack(path).voxels, voxels)
+        return
+    with pytest.raises(NeurinoError, match=r"of 5,760 voxels are lost.*--allow-damaged"):
+        read_stack(path)
+    assert main(["check", str(path), "--allow-damaged"]) == 0
+    assert "chain of pages is broken" in capsys.readouterr().out
+    stack = read_stack(path, allow_damaged=True)
+    assert stack.voxels.shape == voxels.shape
+    assert stack.spacing == ((2, 1, 1) if kind == "zlib" else None)
+    whole = [np.array_equal(a, b) for a, b in zip(stack.voxels, voxels, strict=True)]
+    assert whole == ([True] * sum(whole) + [False] * (20 - sum(whole)))
+    assert 4 <= sum(whole) <= 8
+    assert not stack.voxels[sum(whole) :].any()
+
+
+def test_pages_without_a_promised_number_break_off(tmp_path: Path):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tif:
+        for plane in np.ones((9, 5, 6), np.uint8):
+            tif.write(plane, contiguous=False, metadata=None)
+    broken_chain(path, 4, 10**8)
+    with pytest.raises(NeurinoError, match="chain of pages is broken"):
+        read_stack(path)
+    assert read_stack(path, allow_damaged=True).voxels.shape == (5, 5, 6)
+
+
+def test_small_images_beside_the_stack_are_named_as_previews(tmp_path: Path, voxels: np.ndarray):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        tif.write(voxels, metadata={"axes": "ZYX"})
+        tif.write(voxels[0, :2, :3], metadata=None)
+    stack = read_stack(tmp_path / "a.tif")
+    assert np.array_equal(stack.voxels, voxels)
+    assert "beside the largest 2x3 -> " in str(stack.findings[0])

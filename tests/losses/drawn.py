@@ -11,7 +11,10 @@ import torch
 from scipy import ndimage
 from skimage.morphology import skeletonize
 
+from nnunet_neurino.losses import TASL
+
 SHAPE = (32, 32, 32)
+RADII = [0.5, 1.0, 1.5, 2.5]
 STRAIGHT = [((16, 16, 4), (16, 16, 27))]
 BRANCHING = [((16, 16, 3), (16, 16, 28)), ((16, 16, 12), (16, 27, 20)), ((16, 16, 18), (6, 9, 26))]
 TWO_NEURONS = [((9, 10, 4), (9, 10, 27)), ((22, 20, 4), (19, 23, 27)), ((21, 21, 14), (28, 10, 20))]
@@ -61,6 +64,11 @@ def orientations() -> Iterator[Callable[[np.ndarray], np.ndarray]]:
         for signs in itertools.product((1, -1), repeat=3):
             flips = tuple(slice(None, None, s) for s in signs)
             yield lambda a, order=order, flips=flips: np.ascontiguousarray(a.transpose(order)[flips])
+
+
+def value_of(probability: np.ndarray, truth: np.ndarray, **settings: float) -> float:
+    """The localised TASL of foreground probabilities (z, y, x)."""
+    return float(TASL(**settings)(to_logits(probability), to_target(truth)))
 
 
 def published_by_graph(predicted, truth, weights=(1.0, 0.5, 0.5), eps=1e-6):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from drawn import (
     BRANCHING,
+    RADII,
     SHAPE,
     STRAIGHT,
     TREES,
@@ -16,16 +17,11 @@ from drawn import (
     random_tree,
     to_logits,
     to_target,
+    value_of,
 )
 from scipy import ndimage
 
 from nnunet_neurino.losses import TASL, localised
-
-RADII = [0.5, 1.0, 1.5, 2.5]
-
-
-def _value(probability, truth, **settings):
-    return float(TASL(**settings)(to_logits(probability), to_target(truth)))
 
 
 def _with(mask, where, value):
@@ -67,7 +63,7 @@ def test_invariant_to_flips_and_permutations(segments, radius):
     smooth = ndimage.gaussian_filter(rng.standard_normal(SHAPE), 1.5) * 20
     for logit in (smooth + np.where(truth, 3, -3), rng.standard_normal(SHAPE)):
         probability = 1 / (1 + np.exp(-logit))
-        values = [_value(turn(probability), turn(truth)) for turn in orientations()]
+        values = [value_of(turn(probability), turn(truth)) for turn in orientations()]
         assert values == pytest.approx([values[0]] * 48, abs=1e-6)
         assert values[0] > 0.01
 
@@ -88,7 +84,7 @@ def test_invariant_where_the_truth_is_symmetric_and_the_prediction_is_not(segmen
     near = np.linalg.norm(np.moveaxis(np.indices(shape), 0, -1) - gap, axis=-1) < 2.5
     assert (truth & near).any()
     probability = _with(truth, truth & near, 0.05)
-    values = [_value(turn(probability), turn(truth)) for turn in orientations()]
+    values = [value_of(turn(probability), turn(truth)) for turn in orientations()]
     assert values == pytest.approx([values[0]] * 48, abs=1e-6)
     assert values[0] > 0.01
 
@@ -130,7 +126,7 @@ def test_the_bridge_is_found_among_thick_walls():
     bridge = draw([((10, 10, 15), (17, 10, 15))], 1) & ~thick
     assert bridge.any()
     assert _mass_near(_gradient(probabilities(thick | bridge), truth), bridge) >= 0.9
-    assert _value(probabilities(thick), truth) < 0.1 * _value(probabilities(thick | bridge), truth)
+    assert value_of(probabilities(thick), truth) < 0.1 * value_of(probabilities(thick | bridge), truth)
 
 
 @pytest.mark.parametrize("radius", RADII)
@@ -151,9 +147,9 @@ def test_the_loss_grows_with_the_length_that_is_cut_off(radius):
     for start in range(5, 14, 2):
         gap = truth.copy()
         gap[:, :, :start] = gap[:, :, start + 3 :] = False
-        values.append(_value(_with(truth, gap, 0.05), truth))
+        values.append(value_of(_with(truth, gap, 0.05), truth))
     assert (np.diff(values) > 0).all()
-    missing = [_value(probabilities(truth & (np.arange(32) < end)), truth) for end in (26, 22, 18, 14, 10)]
+    missing = [value_of(probabilities(truth & (np.arange(32) < end)), truth) for end in (26, 22, 18, 14, 10)]
     assert (np.diff(missing) > 0).all()
 
 
@@ -165,7 +161,7 @@ def test_a_break_near_the_root_costs_more_than_one_near_a_tip(radius):
     root, tip = truth.copy(), truth.copy()
     root[:, :, :12] = root[:, :, 15:] = False
     tip[:, :20] = tip[:, 23:] = False
-    at_root, at_tip = _value(_with(truth, root, 0.05), truth), _value(_with(truth, tip, 0.05), truth)
+    at_root, at_tip = value_of(_with(truth, root, 0.05), truth), value_of(_with(truth, tip, 0.05), truth)
     assert at_root > 1.3 * at_tip > 0
 
 
@@ -174,7 +170,7 @@ def test_a_bridge_costs_more_the_longer_the_neuron_that_it_joins():
     for end in (9, 15, 21, 27):
         truth = draw([((10, 10, 4), (10, 10, 27)), ((18, 10, 4), (18, 10, end))], 1)
         bridge = draw([((10, 10, 6), (18, 10, 6))], 1) & ~truth
-        values.append(_value(_with(truth, bridge, 0.95), truth, node=0, edge=0))
+        values.append(value_of(_with(truth, bridge, 0.95), truth, node=0, edge=0))
     assert (np.diff(values) > 0).all()
 
 
@@ -183,9 +179,9 @@ def test_a_false_loop_costs_more_than_a_spur_of_the_same_size():
     loop = draw([((16, 8, 20), (16, 20, 20))], 1) & ~truth
     spur = draw([((16, 8, 20), (4, 8, 20))], 1) & ~truth
     assert 0.8 < loop.sum() / spur.sum() < 1.25
-    with_loop, with_spur = (_value(_with(truth, w, 0.95), truth) for w in (loop, spur))
+    with_loop, with_spur = (value_of(_with(truth, w, 0.95), truth) for w in (loop, spur))
     assert with_loop > 1.05 * with_spur > 0
-    assert _value(_with(truth, spur, 0.95), truth, node=0) == 0
+    assert value_of(_with(truth, spur, 0.95), truth, node=0) == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

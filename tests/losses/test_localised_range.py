@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from drawn import (
-    SHAPE,
-    TREES,
-    draw,
-    random_tree,
-    to_logits,
-    to_target,
-)
+from drawn import RADII, SHAPE, TREES, draw, random_tree, value_of
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from nnunet_neurino.losses import TASL
 from nnunet_neurino.losses.truth import analyse_truth
-
-RADII = [0.5, 1.0, 1.5, 2.5]
-
-
-def _value(probability, truth, **settings):
-    return float(TASL(**settings)(to_logits(probability), to_target(truth)))
 
 
 def _highest(truth):
@@ -48,11 +34,11 @@ def test_no_prediction_leaves_the_documented_range(seed, density, radius, found,
     field = rng.standard_normal(SHAPE)
     field = ndimage.gaussian_filter(field, smooth) if smooth else field
     field = np.argsort(np.argsort(field.ravel())).reshape(SHAPE) / field.size
-    value = _value(np.where(np.where(truth, field < found, field < false), 1.0, 0.0).clip(1e-6, 1 - 1e-6), truth)
+    value = value_of(np.where(np.where(truth, field < found, field < false), 1.0, 0.0).clip(1e-6, 1 - 1e-6), truth)
     assert 0 <= value <= _highest(truth)
 
 
 def test_one_neuron_lost_and_all_else_predicted_comes_close_to_the_highest_value():
     truth = draw(TREES["two neurons"], 0.5)
-    value = _value(np.where(truth, 1e-6, 1 - 1e-6), truth)
+    value = value_of(np.where(truth, 1e-6, 1 - 1e-6), truth)
     assert 1.5 < value <= _highest(truth)

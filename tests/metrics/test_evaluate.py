@@ -14,7 +14,7 @@ import pytest
 from nnunet_neurino.cli.main import main
 from nnunet_neurino.images import write_tiff
 from nnunet_neurino.metrics import neuron_distance, voxel_scores
-from nnunet_neurino.swc import Tree, rasterise, write_swc
+from nnunet_neurino.swc import Tree, flip, rasterise, shift, write_swc
 
 KEYS = ("f1", "hd95", "hd95_directed", "esa", "dsa", "pds", "cldice", "betti0_error", "length_f1")
 SHAPE = (20, 24, 60)
@@ -265,3 +265,34 @@ def test_layout_of_the_papers_tables(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_starts_without_torch() -> None:
     words = "import sys, nnunet_neurino.cli.evaluate, nnunet_neurino.cli.trace; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", words], check=False).returncode == 0
+
+
+def bush(n: int = 300) -> Tree:
+    """An asymmetric tree in the corner of an image of SHAPE."""
+    rng = np.random.default_rng(5)
+    xyz = np.array([4, 3, 2]) + np.cumsum(np.abs(rng.normal(0, 1, (n, 3))) * [0.15, 0.05, 0.04], axis=0)
+    xyz[n // 2 :] = xyz[20] + np.cumsum(np.abs(rng.normal(0, 1, (n - n // 2, 3))) * [0.02, 0.1, 0.03], axis=0)
+    parents = np.arange(n) - 1
+    parents[n // 2] = 20
+    return Tree.build(xyz, parents)
+
+
+@pytest.mark.parametrize(("axis", "said"), [(0, "with x flipped"), (1, "with y flipped"), (2, "with z flipped")])
+def test_a_mirrored_prediction_is_said(tmp_path: Path, axis: int, said: str) -> None:
+    truth = bush()
+    wrong = flip(truth, axis, 3 * SHAPE[2 - axis])
+    right = Tree.build(truth.xyz + np.random.default_rng(0).normal(0, 0.5, truth.xyz.shape), truth.parents)
+    shape = tuple(3 * n if 2 - i == axis else n for i, n in enumerate(SHAPE))
+    for kind in ("swc", "tif"):
+        saved = [
+            save(tmp_path, f"{i}.{kind}", tree if kind == "swc" else rasterise(tree, shape))
+            for i, tree in enumerate((truth, wrong, right))
+        ]
+        notes = evaluate_json(tmp_path, saved[1], saved[0])["notes"]
+        assert [note for note in notes if "fits" in note and said in note]
+        assert not [note for note in evaluate_json(tmp_path, saved[2], saved[0])["notes"] if "fits" in note]
+
+
+def test_a_shifted_prediction_is_not_called_mirrored(tmp_path: Path) -> None:
+    pred, truth = save(tmp_path, "p.swc", shift(bush(), (0, 40, 0))), save(tmp_path, "t.swc", bush())
+    assert [n for n in evaluate_json(tmp_path, pred, truth)["notes"] if "fits when it is shifted" in n]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nnunet_neurino.errors import NeurinoError
-from nnunet_neurino.metrics import neuron_distance
+from nnunet_neurino.metrics import length_scores, neuron_distance
 from nnunet_neurino.swc import Tree
 
 STORED = {
@@ -165,7 +165,7 @@ def test_nothing_is_nearer_than_the_index_says() -> None:
     assert neuron_distance(pred, truth).esa_pred_to_truth == pytest.approx(plain_loops(pred, truth)[0], rel=1e-12)
 
 
-@pytest.mark.parametrize("far", [1e6, 4e18, 1e100])
+@pytest.mark.parametrize("far", [1e6, 1e9, 1e16])
 def test_one_coordinate_far_off_takes_neither_memory_nor_time(far: float) -> None:
     rng = np.random.default_rng(1)
     tree = Tree.build(np.cumsum(rng.normal(0, 1, (2000, 3)), axis=0), np.arange(2000) - 1)
@@ -182,11 +182,6 @@ def test_one_coordinate_far_off_takes_neither_memory_nor_time(far: float) -> Non
     assert scores.esa_pred_to_truth == pytest.approx(far / 2, rel=0.02)
     assert scores.esa_truth_to_pred < 0.01
     assert scores.n_points_pred == pytest.approx(far, rel=0.02)
-
-
-def test_positions_beyond_all_bounds_are_refused() -> None:
-    with pytest.raises(NeurinoError, match=r"truth has positions beyond 1e\+150"):
-        neuron_distance(line(0.0), line(0.0, 1e200))
 
 
 def test_samples_that_are_kept_stand_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +201,11 @@ def test_samples_that_are_kept_stand_for_the_others(monkeypatch: pytest.MonkeyPa
 def test_a_tree_in_nanometres_is_its_own_equal() -> None:
     xyz = np.cumsum(np.random.default_rng(2).normal(0, 3000, (3000, 3)), axis=0)
     tree = Tree.build(xyz, np.arange(3000) - 1)
+    tracemalloc.start()
     scores = neuron_distance(tree, tree)
     assert (scores.esa, scores.dsa, scores.pds) == (pytest.approx(0, abs=1e-6), 0, 0)
     assert scores.n_points_pred > 10e6
     assert scores.n_points_pred == pytest.approx(tree.length, rel=1e-3)
+    assert length_scores(tree, tree, 2000).length_f1 == pytest.approx(1, abs=1e-6)
+    assert tracemalloc.get_traced_memory()[1] < 200e6
+    tracemalloc.stop()

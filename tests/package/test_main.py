@@ -38,6 +38,7 @@ def command(outcome) -> types.ModuleType:
             "neurino check: a.swc line 3: 5 columns, 7 expected",
         ),
         (OSError(errno.ENOSPC, "No space left on device", "out.tif"), 1, "out.tif: No space left on device"),
+        (MemoryError(), 1, "not enough memory"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

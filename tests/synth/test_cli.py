@@ -139,10 +139,9 @@ def test_wrong_options_give_one_line(tmp_path: Path, capsys, options: list[str],
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ("1 1 0 0 0 1 -1\n2 3 1e30 5 5 1 1\n", "give"),
-        ("1 1 0 0 0 1 -1\n2 3 1e308 -1.7e308 5 1 1\n", "give"),
-        ("1 1 5 5 5 1e300 -1\n2 3 6 5 5 1 1\n", "radii up to 1e+300"),
-        ("# in micrometers\n1 1 5 5 5 1 -1\n2 3 6 5 1e307 1 1\n", "overflow"),
+        ("1 1 0 0 0 1 -1\n2 3 1e308 -1.7e308 5 1 1\n", "no stack reaches"),
+        ("# in micrometers\n1 1 900 900 900 1500 -1\n2 3 901 900 900 1 1\n", "radii up to 1.5e+06"),
+        ("# in micrometers\n1 1 5 5 5 1 -1\n2 3 6 5 1e307 1 1\n", "no stack reaches"),
     ],
 )
 def test_from_swc_with_absurd_numbers_gives_one_line(
@@ -156,6 +155,14 @@ def test_from_swc_with_absurd_numbers_gives_one_line(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "far.swc" in error
     assert words in error
+
+
+def test_from_swc_far_apart_needs_a_shape(tmp_path: Path, capsys) -> None:
+    (tmp_path / "far.swc").write_text("1 1 0 0 0 1 -1\n2 3 8e8 5 5 1 1\n")
+    command = ["synth", "--from-swc", str(tmp_path / "far.swc")]
+    assert main([*command, "-o", str(tmp_path / "a")]) == 1
+    assert "give --shape" in capsys.readouterr().err
+    assert main([*command, "-o", str(tmp_path / "b"), "--shape", "16", "20", "24"]) == 0
 
 
 def test_from_swc_that_is_no_swc(tmp_path: Path, capsys) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from nnunet_neurino.cli.main import main
 from nnunet_neurino.errors import NeurinoError
+from nnunet_neurino.images import write_tiff
 from nnunet_neurino.tracing import TraceSettings, trace
 
 
@@ -61,3 +66,23 @@ def test_wrong_settings_are_refused() -> None:
         trace(np.zeros((3, 3, 3), bool), (1, 0, 1))
     with pytest.raises(NeurinoError, match="expected the same"):
         trace(np.zeros((3, 3, 3), bool), image=np.zeros((3, 3, 4)))
+
+
+def test_a_raw_image_given_as_a_mask_is_suspected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    clean = np.zeros((10, 40, 50))
+    clean[4:7, 18:21, 3:47] = 1
+    soft = ndimage.gaussian_filter(clean, 0.7)
+    raw = np.clip(40 + 120 * soft + rng.normal(0, 8, clean.shape), 0, 255).astype(np.uint8)
+    dark = np.clip(100 * soft + rng.normal(0, 8, clean.shape), 0, 255).astype(np.uint8)
+    logits = 12 * soft - 5 + rng.normal(0, 0.7, clean.shape)
+    probabilities = np.rint(255 / (1 + np.exp(-logits))).astype(np.uint8)
+    for name, volume in {"raw": raw, "dark": dark}.items():
+        write_tiff(tmp_path / f"{name}.tif", volume, (1, 1, 1))
+        command = ["trace", str(tmp_path / f"{name}.tif"), "-o", str(tmp_path / "t.swc")]
+        assert main(command) == 1
+        assert "looks like a raw image" in capsys.readouterr().err
+        assert main([*command, "--low", "0.3", "--high", "0.4"]) == 0
+    for name, volume in {"map": probabilities, "mask": clean.astype(np.uint8) * 255}.items():
+        write_tiff(tmp_path / f"{name}.tif", volume, (1, 1, 1))
+        assert main(["trace", str(tmp_path / f"{name}.tif"), "-o", str(tmp_path / "t.swc")]) == 0

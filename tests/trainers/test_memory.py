@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import pairwise
 from typing import Any
@@ -136,7 +137,7 @@ def test_batches_follow_from_two_smaller_ones() -> None:
         ("NeurINO", {**TINY, "size": "atto"}, (32, 32, 32)),
         ("DINeuro", {"vit": "atto"}, (8, 64, 64)),
     ):
-        key = (NETWORKS + network, memory._frozen(kwargs), 1, 2, False), patch, False, False
+        key = (NETWORKS + network, json.dumps(kwargs), 1, 2, False), patch, False, False
         assert len(memory._trial(*key, 2)) == len(memory._trial(*key, 3))
         for batch in (4, 9):
             fixed = estimate(network, kwargs, patch, 1) - memory._trial(*key, 1).max() / 2**30

@@ -45,11 +45,24 @@ def strides_of(configuration: dict[str, Any]) -> list[list[int]]:
     return configuration["architecture"]["arch_kwargs"]["strides"]
 
 
+def quick_memory(network: str, kwargs: dict[str, Any], patch: tuple[int, ...], batch: int, *_: Any, **__: Any) -> float:
+    """GiB in proportion to the voxels of a batch: a count for each of hundreds of plans would take minutes."""
+    return 0.75 + batch * math.prod(patch) / 2**17
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests in which it does not matter what fits into the memory."""
+    monkeypatch.setattr(plan_adaptation, "training_memory", quick_memory)
+
+
+@pytest.mark.usefixtures("quick")
 def test_isotropic_plans_halve_every_axis_and_have_five_targets() -> None:
     strides = strides_of(adapted(plans()))
     assert strides == [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2], [1, 1, 1]]
 
 
+@pytest.mark.usefixtures("quick")
 def test_where_nnunet_does_not_pool_an_axis_neither_do_we() -> None:
     # nnU-Net's own plan for 20 slices at 1 x 0.3 x 0.3.
     theirs = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2), (1, 2, 2))
@@ -58,12 +71,14 @@ def test_where_nnunet_does_not_pool_an_axis_neither_do_we() -> None:
     assert configuration["patch_size"] == [20, 96, 96], "no slice of padding is needed"
 
 
+@pytest.mark.usefixtures("quick")
 def test_kernels_have_no_depth_while_slices_are_far_apart() -> None:
     configuration = adapted(plans((16, 128, 128), (5.0, 0.5, 0.5), ((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2))))
     # Spacing z against y at the four stages: 5, 2.5, 2.5 (both halved), 1.25.
     assert configuration["architecture"]["arch_kwargs"]["kernel_depth"] == [1, 1, 1, 3]
 
 
+@pytest.mark.usefixtures("quick")
 def test_plans_without_usable_strides_go_by_the_spacing() -> None:
     # A transformer's plans: one stride of 8.
     theirs = ((8, 8, 8),)
@@ -71,6 +86,7 @@ def test_plans_without_usable_strides_go_by_the_spacing() -> None:
     assert strides_of(configuration)[1:5] == [[1, 2, 2], [1, 2, 2], [2, 2, 2], [2, 2, 2]]
 
 
+@pytest.mark.usefixtures("quick")
 def test_levels_that_the_plan_lacks_halve_what_is_left() -> None:
     configuration = adapted(plans((32, 32, 32), strides=((1, 1, 1), *[(2, 2, 2)] * 3)))
     assert strides_of(configuration)[4] == [2, 2, 2]  # 4 -> 2, as published at 32^3
@@ -79,15 +95,11 @@ def test_levels_that_the_plan_lacks_halve_what_is_left() -> None:
     assert configuration["patch_size"] == [8, 96, 96]
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_stem_of_stride_four_makes_one_level_more() -> None:
     configuration = adapted(plans(), replace(TINY, stem_stride=4))
     assert strides_of(configuration) == [[1, 1, 1]] + [[2, 2, 2]] * 5
     assert all(edge % 32 == 0 for edge in configuration["patch_size"])
-
-
-def quick_memory(network: str, kwargs: dict[str, Any], patch: tuple[int, ...], batch: int, *_: Any, **__: Any) -> float:
-    """GiB in proportion to the voxels of a batch: a count for each of hundreds of plans would take minutes."""
-    return 0.75 + batch * math.prod(patch) / 2**17
 
 
 @hypothesis_settings(max_examples=40, deadline=None)
@@ -148,8 +160,7 @@ def memory_of(configuration: dict[str, Any]) -> float:
     )
 
 
-@pytest.mark.parametrize("memory", [6.0, 12.0, 24.0, 80.0])
-@pytest.mark.parametrize("size", ["tiny", "base"])
+@pytest.mark.parametrize(("size", "memory"), [("tiny", 6.0), ("tiny", 24.0), ("base", 12.0), ("base", 80.0)])
 def test_patch_and_batch_fit_the_memory_and_use_it(size: str, memory: float) -> None:
     settings = NeurINOSettings(size=size, memory=memory)
     configuration = adapted(plans((192, 192, 192), batch_size=2), settings)
@@ -182,6 +193,7 @@ def test_plans_made_for_this_network_keep_their_patch_and_batch() -> None:
     assert memory_of(adapted(made, replace(TINY, size="large"))) <= TINY.memory
 
 
+@pytest.mark.usefixtures("quick")
 def test_only_what_the_network_needs_changes() -> None:
     before = plans()
     after = copy.deepcopy(before)
@@ -192,6 +204,7 @@ def test_only_what_the_network_needs_changes() -> None:
     assert changed <= {"architecture", "patch_size", "batch_size"}
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_cascade_gets_a_channel_for_each_label() -> None:
     made = plans(
         (64, 64, 64),
@@ -234,6 +247,7 @@ def test_two_dimensions_and_unknown_configurations_are_refused_in_one_line() -> 
         adapted(flat, name="3d_lowres")
 
 
+@pytest.mark.usefixtures("quick")
 def test_triplane_needs_voxels_that_are_alike() -> None:
     triplane = replace(TINY, inflation="triplane")
     assert adapted(plans(), triplane)["architecture"]["arch_kwargs"]["kernel_depth"] == [7, 7, 7, 7]

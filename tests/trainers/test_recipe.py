@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ import torch
 from recipe_cases import Make, batch, start_epoch, weights
 
 from nnunet_neurino.trainers import launch
+from nnunet_neurino.trainers.families import Family, Plan
+from nnunet_neurino.trainers.families.neurino import NeurINOSettings
 from nnunet_neurino.trainers.pretraining import Source
 
 
@@ -20,6 +24,35 @@ def test_targets_and_weights_of_deep_supervision(make: Make) -> None:
     assert default.loss.weight_factors == pytest.approx([1 / total, 0.5 / total, 0.25 / total, 0.125 / total, 0])
     # The published weights: halved from scale to scale, the coarsest head included.
     assert published.loss.weight_factors == pytest.approx([0.516, 0.258, 0.129, 0.065, 0.032], abs=5e-4)
+
+
+class Shallow(Family[NeurINOSettings]):
+    """Two levels, so one output of deep supervision."""
+
+    base, title, settings = "nnUNetTrainerShallow", "Shallow", NeurINOSettings(pretrained=False)
+    network = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
+
+    def plan(self, configuration: dict[str, Any], settings: NeurINOSettings, fits: Callable[[Plan], bool]) -> Plan:
+        arch_kwargs = {"n_stages": 2, "features_per_stage": [4, 8], "conv_op": "torch.nn.Conv3d", "kernel_sizes": 3,
+                       "strides": [[1, 1, 1], [2, 2, 2]], "n_conv_per_stage": 1, "n_conv_per_stage_decoder": 1,
+                       "conv_bias": True, "norm_op": "torch.nn.InstanceNorm3d", "nonlin": "torch.nn.ReLU"}  # fmt: skip
+        return Plan((16, 16, 16), 2, arch_kwargs, ("conv_op", "norm_op", "nonlin"))
+
+
+@pytest.mark.parametrize("tasl", [None, "localised", "published"])
+def test_a_single_output_of_deep_supervision_counts(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tasl: str | None
+) -> None:
+    monkeypatch.setattr("nnunet_neurino.trainers.families.family._FAMILIES", {Shallow.base: Shallow()})
+    trainer = make("nnUNetTrainerShallow", tasl=tasl)
+    start_epoch(trainer)
+    before, example = weights(trainer), batch()
+    # nnU-Net's own weights are 0 / 0 here.
+    step = trainer.train_step({**example, "target": example["target"][:1]})
+    assert np.isfinite(step["loss"])
+    assert step["loss"] != 0
+    assert torch.isfinite(weights(trainer)).all()
+    assert not torch.equal(weights(trainer), before)
 
 
 def test_the_gradient_is_clipped_where_the_settings_say(make: Make) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from recipe_cases import Make, batch, start_epoch, weights
 
 from nnunet_neurino.errors import NeurinoError
@@ -105,6 +106,32 @@ def test_a_model_to_start_from_is_taken_over_or_named(make: Make, tmp_path: Path
         with pytest.raises(NeurinoError, match=r"checkpoint.pth: .*cut short") as caught:
             launch._start_from(make(initialise=False), path)
         assert "\n" not in str(caught.value)
+
+
+def test_a_model_to_start_from_may_have_the_names_of_version_0_1(make: Make, tmp_path: Path) -> None:
+    donor, path = make(), tmp_path / "checkpoint.pth"
+    with torch.no_grad():
+        for parameter in donor.network.parameters():
+            parameter.add_(0.5)
+    donor.save_checkpoint(str(path))
+    checkpoint = torch.load(path, weights_only=False)
+    old_names = {".stem.0.": ".stem.conv.", ".stem.1.": ".stem.norm.", ".downsample.0.": ".downsample.norm.",
+                 ".downsample.1.": ".downsample.conv.", ".conv_dw.": ".depthwise.", ".mlp.fc1.": ".expand.",
+                 ".mlp.fc2.": ".project."}  # fmt: skip
+    older = {}
+    for name, tensor in checkpoint["network_weights"].items():
+        for new, old in old_names.items():
+            name = name.replace(new, old) if name.startswith("encoder.") else name
+        older[name] = tensor
+    assert {"encoder.stem.conv.weight", "encoder.stages.2.blocks.5.expand.bias"} <= older.keys()
+    torch.save({**checkpoint, "network_weights": older}, path)
+    trainer = make(initialise=False)
+    launch._start_from(trainer, path)
+    assert torch.equal(weights(trainer, "encoder"), weights(donor, "encoder"))
+    assert torch.equal(weights(trainer, "decoder.levels"), weights(donor, "decoder.levels"))
+    # nnU-Net compares names before it asks the network, so the docs send its users here.
+    with pytest.raises(AssertionError, match=r"encoder\.stem\.0\.weight is missing in the pretrained model weights"):
+        load_pretrained_weights(trainer.network, str(path))
 
 
 class _Bomb:

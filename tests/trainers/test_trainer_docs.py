@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from recipe_comments import recipe_comments
 
 from nnunet_neurino.trainers.families import Family, Recipe, families
 from nnunet_neurino.trainers.names import documented_names
@@ -32,9 +33,8 @@ def settings_below(heading: str, text: str) -> list[tuple[str, str, str]]:
     return re.findall(r"^\| `([a-z_]+)` \| `(.+?)` \| (.+) \|$", table, re.M)
 
 
-def documentation(kind: type[Recipe]) -> str:
-    text = "\n".join(parent.__doc__ or "" for parent in kind.__mro__ if issubclass(parent, Recipe))
-    return " ".join(text.replace("``", "`").split())
+def explained(kind: type[Recipe]) -> dict[str, str]:
+    return {name: meaning.replace("``", "`") for name, meaning in recipe_comments(kind).items()}
 
 
 def test_every_name_and_meaning_is_on_a_page() -> None:
@@ -53,8 +53,7 @@ def test_words_that_can_be_combined(family: Family) -> None:
 def test_settings_of_all_trainers() -> None:
     rows = settings_below("## Settings", page("trainers.md"))
     assert [row[:2] for row in rows] == [(field.name, str(field.default)) for field in dataclasses.fields(Recipe)]
-    for name, _, meaning in rows:
-        assert f"{name}: {meaning}" in documentation(Recipe), f"the page says something else of {name}"
+    assert {name: meaning for name, _, meaning in rows} == explained(Recipe)
 
 
 @pytest.mark.parametrize("base", SECTIONS)
@@ -67,5 +66,5 @@ def test_what_a_family_has_beside_them_or_with_another_default(base: str) -> Non
     name, heading = SECTIONS[base]
     rows = settings_below(heading, page(name))
     assert [row[:2] for row in rows] == own
-    for setting, _, meaning in rows:
-        assert f"{setting}: {meaning}" in documentation(type(settings)), f"the page says something else of {setting}"
+    code = explained(type(settings))
+    assert {setting: meaning for setting, _, meaning in rows} == {setting: code[setting] for setting, _, _ in rows}

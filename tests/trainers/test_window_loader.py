@@ -131,10 +131,10 @@ def test_targets_are_nnunets(tmp_path, regions, ignore) -> None:
         regions=manager.foreground_regions if manager.has_regions else None,
         ignore_label=manager.ignore_label,
     )
-    seg = kept._dataset.load_case("c")[1][...]
+    seg = kept.dataset.load_case("c")[1][...]
     theirs = transforms(segmentation=torch.from_numpy(seg.astype(np.int16)))["segmentation"]
     assert torch.equal(batch["target"], torch.stack([theirs, theirs]))
-    loaded = next(nnUNetDataLoader(kept._dataset, 2, PATCH, PATCH, manager, transforms=transforms))
+    loaded = next(nnUNetDataLoader(kept.dataset, 2, PATCH, PATCH, manager, transforms=transforms))
     assert batch["target"].dtype == theirs.dtype == loaded["target"].dtype
     assert batch["target"].shape == loaded["target"].shape
     assert batch["keys"] == list(loaded["keys"])
@@ -172,7 +172,7 @@ def test_blocks_are_everywhere(tmp_path) -> None:
 def test_with_an_ignored_label_blocks_are_where_something_is_annotated(tmp_path) -> None:
     manager = label_manager(ignore=True)
     loader = drawing(tmp_path, PLAIN, (33, 100, 130), labels=manager, oversample_foreground=0.0)
-    properties = loader._dataset.load_case("c")[3]
+    properties = loader.dataset.load_case("c")[3]
     corner = np.array([[0, 1, 99, 129]])
     everything = (-1, *manager.all_labels)
     assert everything in properties["class_locations"], "as nnU-Net names it"
@@ -180,7 +180,7 @@ def test_with_an_ignored_label_blocks_are_where_something_is_annotated(tmp_path)
     volume = loader._draw().volume
     for _ in range(20):
         assert loader._start(volume, places) in {(0, 5, 7), (0, 5, 6)}
-    loader._share = 1.0
+    loader.oversample_foreground = 1.0
     region = [start * window for start, window in zip(loader._start(volume, places), WINDOW, strict=True)]
     inside = volume.voxels(np.array([[30, 5, 5]]))[0] - region
     assert ((inside >= 0) & (inside < PATCH)).all()
@@ -206,7 +206,7 @@ def test_one_window_is_computed_once_for_both_passes(tmp_path, monkeypatch) -> N
 
 def test_what_cannot_be_loaded_is_refused_before_training(tmp_path) -> None:
     kept, _ = pair(tmp_path)
-    cache, data = kept._cache, kept._dataset
+    cache, data = kept.cache, kept.dataset
     assert cache is not None
     common = (network(), PATCH, 1)
     with pytest.raises(NeurinoError, match="no case to load"):
@@ -222,7 +222,7 @@ def test_what_cannot_be_loaded_is_refused_before_training(tmp_path) -> None:
 def test_validation_shares_the_cache_of_training(tmp_path) -> None:
     kept, _ = pair(tmp_path, shapes=SHAPES)
     manager = label_manager()
-    loader = WindowLoader(kept._dataset, ["a"], network(), PATCH, 1, PLAIN, kept._cache, 0, 0.0, manager)
-    other = WindowLoader(kept._dataset, ["a"], network(), PATCH, 1, PLAIN, None, 0, 0.0, manager)
+    loader = WindowLoader(kept.dataset, ["a"], network(), PATCH, 1, PLAIN, kept.cache, 0, 0.0, manager)
+    other = WindowLoader(kept.dataset, ["a"], network(), PATCH, 1, PLAIN, None, 0, 0.0, manager)
     for one, two in zip(islice(loader, 3), islice(other, 3), strict=True):
         torch.testing.assert_close(all_tokens(one["data"]), all_tokens(two["data"]), atol=2e-3, rtol=1e-3)

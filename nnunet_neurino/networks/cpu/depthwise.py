@@ -4,8 +4,7 @@ PyTorch hands a depthwise ``conv3d`` to a fast kernel in the forward pass only. 
 are one to two orders of magnitude slower on a CPU (``benchmarks/depthwise.py`` measures it). Here
 
 * the gradient with respect to the input is again a forward convolution, with the kernel flipped along each axis;
-* the gradient with respect to the weight is a sum of 2-D weight gradients, see ``depthwise_weight``;
-* the derivatives of both gradients are made of the same two operations, so derivatives of every order exist.
+* the gradient with respect to the weight is a sum of 2-D weight gradients, see ``depthwise_weight``.
 
 Values are those of ``conv3d`` up to rounding. ``depthwise_conv3d`` takes the fast way only where it was measured to win
 (``runs_fast``), and is ``torch.nn.functional.conv3d`` everywhere else.
@@ -91,16 +90,14 @@ def runs_fast(x: Tensor, weight: Tensor, padding: Triple, stride: Triple = (1, 1
 
 
 class DepthwiseConv3d(nn.Conv3d):
-    """``nn.Conv3d(channels, channels, kernel_size, stride, padding, groups=channels)`` with a fast backward pass.
+    """``nn.Conv3d(channels, channels, kernel_size, stride, kernel_size // 2, groups=channels)``, faster backward.
 
     Parameters, their names and their initialisation are those of ``nn.Conv3d``.
 
     Args:
         channels: C of the (N, C, Z, Y, X) input.
-        kernel_size: voxels (z, y, x).
+        kernel_size: voxels (z, y, x), odd numbers: with stride 1 the volume keeps its size.
         stride: voxels (z, y, x).
-        padding: zeros on both sides of each axis (z, y, x); None keeps the size of the volume (odd kernels).
-        bias: whether a value for each channel is added.
         implementation: see ``depthwise_conv3d``.
     """
 
@@ -109,13 +106,11 @@ class DepthwiseConv3d(nn.Conv3d):
         channels: int,
         kernel_size: int | Sequence[int],
         stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] | None = None,
-        bias: bool = True,
         implementation: str = "auto",
     ) -> None:
         kernel = _triple(kernel_size)
-        pads = _triple([size // 2 for size in kernel] if padding is None else padding)
-        super().__init__(channels, channels, kernel, _triple(stride), pads, groups=channels, bias=bias)
+        pads = _triple([size // 2 for size in kernel])
+        super().__init__(channels, channels, kernel, _triple(stride), pads, groups=channels)
         self.implementation = implementation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,7 +120,7 @@ class DepthwiseConv3d(nn.Conv3d):
 
 
 class _Convolution(torch.autograd.Function):
-    """Stride 1; the derivative of each argument is again ``_Convolution`` or ``_WeightGradient``."""
+    """Stride 1. The backward pass is made of operations that have derivatives, so there are some of every order."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Triple) -> Tensor:
@@ -141,38 +136,14 @@ class _Convolution(torch.autograd.Function):
         x, grad = (t.contiguous(memory_format=torch.channels_last_3d) for t in (x, grad))
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            of_x = _input_gradient(grad, weight, ctx.padding).contiguous(memory_format=kept)
+            # The full correlation: every input voxel collects from all outputs that it took part in.
+            complement = _triple([size - 1 - pad for size, pad in zip(kernel, ctx.padding, strict=True)])
+            of_x = _Convolution.apply(grad, weight.flip(2, 3, 4), None, complement).contiguous(memory_format=kept)
         if ctx.needs_input_grad[1]:
-            of_weight = _WeightGradient.apply(x, grad, kernel, ctx.padding)
+            of_weight = weight_gradient(x, grad, kernel, ctx.padding)
         if ctx.needs_input_grad[2]:
             of_bias = grad.sum((0, 2, 3, 4))
         return of_x, of_weight, of_bias, None
-
-
-class _WeightGradient(torch.autograd.Function):
-    """Gradient of ``_Convolution`` with respect to its weight: linear in the volume and in the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, grad: Tensor, kernel: Triple, padding: Triple) -> Tensor:
-        ctx.save_for_backward(x, grad)
-        ctx.padding = padding
-        return weight_gradient(x, grad, kernel, padding)
-
-    @staticmethod
-    def backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        x, grad = ctx.saved_tensors
-        of_x = of_grad = None
-        if ctx.needs_input_grad[0]:
-            of_x = _input_gradient(grad, direction, ctx.padding)
-        if ctx.needs_input_grad[1]:
-            of_grad = _Convolution.apply(x, direction, None, ctx.padding)
-        return of_x, of_grad, None, None
-
-
-def _input_gradient(grad: Tensor, weight: Tensor, padding: Triple) -> Tensor:
-    """The full correlation: every input voxel collects from all outputs that it took part in."""
-    complement = _triple([size - 1 - pad for size, pad in zip(weight.shape[2:], padding, strict=True)])
-    return _Convolution.apply(grad, weight.flip(2, 3, 4), None, complement)
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:

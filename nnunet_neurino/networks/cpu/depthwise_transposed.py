@@ -19,12 +19,7 @@ from nnunet_neurino.networks.cpu.depthwise_weight import Triple, weight_gradient
 
 
 def depthwise_conv_transpose3d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Triple,
-    padding: Triple,
-    implementation: str = "auto",
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple, implementation: str = "auto"
 ) -> Tensor:
     """Like ``conv_transpose3d(..., groups=channels)``: each channel is spread by its own kernel.
 
@@ -93,30 +88,10 @@ class _Transposed(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = F.conv3d(grad, weight, None, ctx.stride, ctx.padding, groups=weight.shape[0])
         if ctx.needs_input_grad[1]:
-            of_weight = _StridedWeightGradient.apply(grad, x, tuple(weight.shape[2:]), ctx.stride, ctx.padding)
+            of_weight = weight_gradient(grad, x, tuple(weight.shape[2:]), ctx.padding, ctx.stride)
         if ctx.needs_input_grad[2]:
             of_bias = grad.sum((0, 2, 3, 4))
         return of_x, of_weight, of_bias, None, None
-
-
-class _StridedWeightGradient(torch.autograd.Function):
-    """Weight gradient of a convolution with stride: linear in its input ``fine`` and in the gradient ``coarse``."""
-
-    @staticmethod
-    def forward(ctx: Any, fine: Tensor, coarse: Tensor, kernel: Triple, stride: Triple, padding: Triple) -> Tensor:
-        ctx.save_for_backward(fine, coarse)
-        ctx.stride, ctx.padding = stride, padding
-        return weight_gradient(fine, coarse, kernel, padding, stride)
-
-    @staticmethod
-    def backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, ...]:
-        fine, coarse = ctx.saved_tensors
-        of_fine = of_coarse = None
-        if ctx.needs_input_grad[0]:
-            of_fine = _Transposed.apply(coarse, direction, None, ctx.stride, ctx.padding)
-        if ctx.needs_input_grad[1]:
-            of_coarse = F.conv3d(fine, direction, None, ctx.stride, ctx.padding, groups=direction.shape[0])
-        return of_fine, of_coarse, None, None, None
 
 
 def _spread(x: Tensor, stride: Triple) -> Tensor:

@@ -16,27 +16,17 @@ PORTION = 2**20
 
 
 class VoxelMLP(NamedTuple):
-    """The parameters of one perceptron, H hidden channels between C and O channels.
+    """The parameters of one perceptron, H hidden channels between C and O channels."""
 
-    Attributes:
-        expand_weight: (H, C).
-        expand_bias: (H).
-        project_weight: (O, H).
-        project_bias: (O).
-        norm_weight: (C), of a norm in front; None for no norm.
-        norm_bias: (C) or None.
-        mean: (C), of each channel over all voxels: makes the norm a batch norm. Without, it is a layer norm.
-        variance: (C), biased, with ``mean``.
-    """
-
-    expand_weight: Tensor
-    expand_bias: Tensor
-    project_weight: Tensor
-    project_bias: Tensor
-    norm_weight: Tensor | None = None
-    norm_bias: Tensor | None = None
+    expand_weight: Tensor  # (H, C)
+    expand_bias: Tensor  # (H)
+    project_weight: Tensor  # (O, H)
+    project_bias: Tensor  # (O)
+    norm_weight: Tensor | None = None  # (C), of a norm in front; None for no norm
+    norm_bias: Tensor | None = None  # (C) or None
+    # (C), of each channel over all voxels: makes the norm a batch norm. Without, it is a layer norm
     mean: Tensor | None = None
-    variance: Tensor | None = None
+    variance: Tensor | None = None  # (C), biased, with ``mean``
 
 
 def forward(rows: Tensor, residual: Tensor | None, eps: float, mlp: VoxelMLP) -> Tensor:

@@ -10,15 +10,7 @@ from typing import Any, ClassVar, Literal
 from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.trainers.families.family import Axes, Family, Plan, register
 from nnunet_neurino.trainers.families.patches import patch_wise
-from nnunet_neurino.trainers.families.recipe import (
-    BRIEF,
-    EMA,
-    NO_MIRRORING,
-    START,
-    WITH_TASL,
-    TransferRecipe,
-    Words,
-)
+from nnunet_neurino.trainers.families.recipe import BRIEF, EMA, NO_MIRRORING, START, WITH_TASL, TransferRecipe, Words
 
 TAPS = 16 * 16
 """Of a patch kernel of DINO's, laid out as a line."""
@@ -26,48 +18,35 @@ TAPS = 16 * 16
 
 @dataclass(frozen=True)
 class DINeuroSettings(TransferRecipe):
-    """Recipe of a training of DINeuro. The defaults are those of ``nnUNetTrainerDINeuro``; all of them are ours.
+    """Recipe of a training of DINeuro. The defaults are those of ``nnUNetTrainerDINeuro``; all of them are ours."""
 
-    Attributes:
-        size: the ViT, ``"small"``, ``"base"`` (DINO), ``"small_v3"``, ``"base_v3"`` (DINOv3), ``"atto"`` or
-            ``"atto_v3"`` (for trials on a CPU).
-        inflation: ``"center"`` or ``"average"``: from the 2D patch kernel to a block of slices.
-        norm: normalisation in the decoder: ``"group"``, ``"layer"`` or ``"batch"``.
-        checkpointing: compute activations again in the backward pass instead of keeping them: less memory, more time.
-        bottleneck_loss: also supervise the coarsest head; nnU-Net gives its last one no weight.
-        tubes: deformable tubes beside the patch embedding.
-        decoder: ``"pyramid"`` (full-resolution detail) or ``"upernet"`` (TransSeg's).
-        decoder_width: its channels (at full resolution for the pyramid), or None for its own habit.
-        layers: the ViT's four blocks, counted from 0, whose tokens are decoded, the last one included; None spreads
-            them evenly.
-        magnify: the ViT sees the image enlarged in plane by this: 1, 2 or 4, any number from 1 on with ``upernet``.
-        block_depth: slices of a block, odd.
-        tube_length: taps of a tube: 256, or a divisor of it.
-        tube_step: distance between taps in voxels of the finest axis; other axes have steps of the same length in
-            micrometres. None: one voxel of its axis, as published.
-        tube_controls: points along a tube at which its steps are learned.
-        tube_gate: weight of the tubes at the start; 0 starts at the transferred network.
-    """
-
+    # the ViT, ``"small"``, ``"base"`` (DINO), ``"small_v3"``, ``"base_v3"`` (DINOv3), ``"atto"`` or ``"atto_v3"`` (for
+    # trials on a CPU)
     size: str = "small"
-    norm: str = "group"
+    inflation: str = "center"  # ``"center"`` or ``"average"``: from the 2D patch kernel to a block of slices
+    norm: str = "group"  # normalisation in the decoder: ``"group"``, ``"layer"`` or ``"batch"``
+    # compute activations again in the backward pass instead of keeping them: less memory, more time
     checkpointing: bool = False
-    bottleneck_loss: bool = False
+    bottleneck_loss: bool = False  # also supervise the coarsest head; nnU-Net gives its last one no weight
     lr: float = 3e-4
     weight_decay: float = 0.05
     layer_decay: float = 0.8
     tasl: Literal["localised", "published"] | None = None
 
-    tubes: bool = True
-    decoder: str = "pyramid"
-    decoder_width: int | None = None
+    tubes: bool = True  # deformable tubes beside the patch embedding
+    decoder: str = "pyramid"  # ``"pyramid"`` (full-resolution detail) or ``"upernet"`` (TransSeg's)
+    decoder_width: int | None = None  # its channels (at full resolution for the pyramid), or None for its own habit
+    # the ViT's four blocks, counted from 0, whose tokens are decoded, the last one included; None spreads them evenly
     layers: tuple[int, int, int, int] | None = None
+    # the ViT sees the image enlarged in plane by this: 1, 2 or 4, any number from 1 on with ``upernet``
     magnify: float = 1.0
-    block_depth: int = 5
-    tube_length: int = 256
+    block_depth: int = 5  # slices of a block, odd
+    tube_length: int = 256  # taps of a tube: 256, or a divisor of it
+    # distance between taps in voxels of the finest axis; other axes have steps of the same length in micrometres. None:
+    # one voxel of its axis, as published
     tube_step: float | None = 0.5
-    tube_controls: int = 17
-    tube_gate: float = 0.0
+    tube_controls: int = 17  # points along a tube at which its steps are learned
+    tube_gate: float = 0.0  # weight of the tubes at the start; 0 starts at the transferred network
 
     fixed: ClassVar[tuple[str, ...]] = (
         *TransferRecipe.fixed,
@@ -167,20 +146,11 @@ class DINeuro(Family[DINeuroSettings]):
         levels = dineuro_levels(settings.decoder, settings.magnify)
         arch_kwargs = {
             "vit": settings.size,
-            "tubes": settings.tubes,
             "transfer": settings.inflation if settings.pretrained else "scratch",
-            "decoder": settings.decoder,
-            "strides": [list(row) for row in levels.rows],
-            "block_depth": settings.block_depth,
-            "layers": None if settings.layers is None else list(settings.layers),
-            "decoder_width": settings.decoder_width,
-            "norm": settings.norm,
-            "magnify": settings.magnify,
-            "tube_length": settings.tube_length,
+            "strides": levels.rows,
             "tube_step": _tube_steps(settings, [float(s) for s in configuration["spacing"]]),
-            "tube_controls": settings.tube_controls,
-            "tube_gate": settings.tube_gate,
-            "checkpointing": settings.checkpointing,
+            **settings.named("tubes", "decoder", "block_depth", "layers", "decoder_width", "norm", "magnify"),
+            **settings.named("tube_length", "tube_controls", "tube_gate", "checkpointing"),
         }
         # Any number of slices will do.
         return patch_wise(self, configuration, settings, arch_kwargs, levels.totals[-1], fits, _flatter)
@@ -192,12 +162,11 @@ class DINeuro(Family[DINeuroSettings]):
 
     def fill(self, network: Any, location: str, settings: DINeuroSettings) -> dict[str, Any]:
         from nnunet_neurino.transfer.vit import inflate_vit_into, load_vit_weights
-        from nnunet_neurino.transfer.weights import as_mapping
 
         weights = load_vit_weights(location)
         assert weights is not None
         inflate_vit_into(network, weights, settings.inflation, settings.rgb)
-        return {**as_mapping(weights), "inflation": settings.inflation, "rgb": settings.rgb}
+        return weights.record | settings.named("inflation", "rgb")
 
 
 def _tube_steps(settings: DINeuroSettings, spacing: Sequence[float]) -> list[float]:

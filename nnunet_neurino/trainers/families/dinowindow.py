@@ -19,28 +19,12 @@ class WindowSettings(Recipe):
 
     ``patch_size`` is the part of a volume that one loss is taken over; None: the data set's median volume, less where
     ``memory`` does not suffice.
-
-    Attributes:
-        size: the ViT, ``"small_v3"``, ``"base_v3"`` (DINOv3), ``"small"``, ``"base"`` (DINO), ``"atto_v3"`` or
-            ``"atto"`` (for trials on a CPU). It is never trained.
-        pretrained: the ViT has 2D weights; False leaves it random, for trials.
-        window: voxels (z, y, x) a window has at the most; volumes are divided evenly.
-        single: one window: the whole volume, or as much of it as ``memory`` suffices for.
-        magnify: slices are enlarged by this (1, 2 or 4) before the ViT sees them.
-        layers: which of the ViT's blocks are decoded: ``"four"``, spread evenly, or the ``"last"``.
-        channels: of the decoding arm.
-        dropout: in the decoding arm.
-        per_position: a decoding arm for each window of a volume instead of one for all; no volume may be larger.
-        dense_head: two convolutions over the whole volume that repair the seams between windows.
-        overlap: of windows in prediction, as a share; 0 for none.
-        loss_over: ``"volume"``: one loss over the whole volume, in two passes; ``"window"``: the mean of the windows'.
-        tokens: ``"cached"``: computed once and kept on disk; ``"computed"``: the same at every step anew;
-            ``"augmented"``: computed at every step from nnU-Net's own augmentation.
-        copies: of every volume for training: itself, and others that are flipped, turned and changed in brightness.
     """
 
+    # the ViT, ``"small_v3"``, ``"base_v3"`` (DINOv3), ``"small"``, ``"base"`` (DINO), ``"atto_v3"`` or ``"atto"`` (for
+    # trials on a CPU). It is never trained
     size: str = "small_v3"
-    pretrained: bool = True
+    pretrained: bool = True  # the ViT has 2D weights; False leaves it random, for trials
     batch_size: int | None = 1
     epochs: int = 100
     iterations: int = 100
@@ -48,17 +32,22 @@ class WindowSettings(Recipe):
     tta: bool = False
     tasl: Literal["localised", "published"] | None = None
 
-    window: tuple[int, int, int] = (32, 96, 96)
-    single: bool = False
-    magnify: int = 2
-    layers: str = "four"
-    channels: int = 128
-    dropout: float = 0.1
+    window: tuple[int, int, int] = (32, 96, 96)  # voxels (z, y, x) a window has at the most; volumes are divided evenly
+    single: bool = False  # one window: the whole volume, or as much of it as ``memory`` suffices for
+    magnify: int = 2  # slices are enlarged by this (1, 2 or 4) before the ViT sees them
+    layers: str = "four"  # which of the ViT's blocks are decoded: ``"four"``, spread evenly, or the ``"last"``
+    channels: int = 128  # of the decoding arm
+    dropout: float = 0.1  # in the decoding arm
+    # a decoding arm for each window of a volume instead of one for all; no volume may be larger
     per_position: bool = False
-    dense_head: bool = False
-    overlap: float = 0.5
+    dense_head: bool = False  # two convolutions over the whole volume that repair the seams between windows
+    overlap: float = 0.5  # of windows in prediction, as a share; 0 for none
+    # ``"volume"``: one loss over the whole volume, in two passes; ``"window"``: the mean of the windows'
     loss_over: str = "volume"
+    # ``"cached"``: computed once and kept on disk; ``"computed"``: the same at every step anew; ``"augmented"``:
+    # computed at every step from nnU-Net's own augmentation
     tokens: str = "cached"
+    # of every volume for training: itself, and others that are flipped, turned and changed in brightness
     copies: int = 4
 
     fixed: ClassVar[tuple[str, ...]] = (
@@ -81,10 +70,7 @@ class WindowSettings(Recipe):
         "tokens": ("cached", "computed", "augmented"),
     }
 
-    @property
-    def frozen_epochs(self) -> int:
-        """The encoder is never trained."""
-        return -1
+    frozen_epochs = -1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -167,6 +153,11 @@ class DINOWindow(Family[WindowSettings]):
         """
         from nnunet_neurino.networks.vit import PATCH
 
+        if configuration.get("previous_stage"):
+            raise NeurinoError(
+                "the second stage of a cascade is what DINOWindow cannot be: its encoder sees images, not "
+                "segmentations; train 3d_fullres"
+            )
         asked = settings.patch_size or configuration.get("median_image_size_in_voxels") or configuration["patch_size"]
         volume = tuple(max(1, math.ceil(n)) for n in asked)
         cells: Axes = (1, PATCH // settings.magnify, PATCH // settings.magnify)
@@ -186,14 +177,10 @@ class DINOWindow(Family[WindowSettings]):
         arch_kwargs = {
             "vit": settings.size,
             "window": list(window),
-            "magnify": settings.magnify,
             "layers": [vit_by_name(settings.size).depth - 1] if settings.layers == "last" else None,
-            "channels": settings.channels,
-            "dropout": settings.dropout,
             "arms": list(counts) if settings.per_position else None,
-            "dense_head": settings.dense_head,
-            "overlap": settings.overlap,
             "strides": [[1, 1, 1]],
+            **settings.named("magnify", "channels", "dropout", "dense_head", "overlap"),
         }
         patch = tuple(c * w for c, w in zip(counts, window, strict=True))
         return Plan(patch, settings.batch_size or configuration["batch_size"], arch_kwargs)
@@ -205,12 +192,11 @@ class DINOWindow(Family[WindowSettings]):
 
     def fill(self, network: Any, location: str, settings: WindowSettings) -> dict[str, Any]:
         from nnunet_neurino.transfer.vit import fill_slice_encoder, load_vit_weights
-        from nnunet_neurino.transfer.weights import as_mapping
 
         weights = load_vit_weights(location)
         assert weights is not None
         fill_slice_encoder(network, weights)
-        return dict(as_mapping(weights))
+        return weights.record
 
     def unpretrained(self, settings: WindowSettings) -> str:
         return "The frozen encoder has random weights, on purpose: good for trials only."

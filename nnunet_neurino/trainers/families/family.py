@@ -19,20 +19,14 @@ S = TypeVar("S", bound=Recipe)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a family decides about a configuration of nnU-Net's plans.
+    """What a family decides about a configuration of nnU-Net's plans."""
 
-    Attributes:
-        patch_size: voxels (z, y, x).
-        batch_size: patches a step.
-        arch_kwargs: arguments of the network: JSON-able and complete. nnU-Net makes a deep-supervision target for each
-            row of ``strides`` but the last.
-        requires_import: which of them are dotted names of something to import.
-    """
-
-    patch_size: Axes
-    batch_size: int
+    patch_size: Axes  # voxels (z, y, x)
+    batch_size: int  # patches a step
+    # arguments of the network: JSON-able and complete. nnU-Net makes a deep-supervision target for each row of
+    # ``strides`` but the last
     arch_kwargs: dict[str, Any]
-    requires_import: tuple[str, ...] = ()
+    requires_import: tuple[str, ...] = ()  # which of them are dotted names of something to import
 
 
 class Family(Generic[S]):
@@ -40,24 +34,17 @@ class Family(Generic[S]):
 
     A subclass with ``register`` above it is all that a network needs to be trained, resumed and predicted with.
     This default is nnU-Net's own network with our recipe.
-
-    Attributes:
-        base: first part of the trainers' names, ``nnUNetTrainer`` and the family's name.
-        title: the family, for people.
-        plain: what the base without words means.
-        settings: of the base without words.
-        words: groups of words that change settings: a name has at most one of each group, in this order.
-        network: dotted name of the network's class, as it is written into plans; None: that of nnU-Net's plan.
-        encoder_learns: whether the encoder is ever trained.
     """
 
-    base: ClassVar[str]
-    title: ClassVar[str]
-    plain: ClassVar[str] = "our defaults"
-    settings: S
+    base: ClassVar[str]  # first part of the trainers' names, ``nnUNetTrainer`` and the family's name
+    title: ClassVar[str]  # the family, for people
+    plain: ClassVar[str] = "our defaults"  # what the base without words means
+    settings: S  # of the base without words
+    # groups of words that change settings: a name has at most one of each group, in this order
     words: ClassVar[tuple[Words, ...]] = ()
+    # dotted name of the network's class, as it is written into plans; None: that of nnU-Net's plan
     network: ClassVar[str | None] = None
-    encoder_learns: ClassVar[bool] = True
+    encoder_learns: ClassVar[bool] = True  # whether the encoder is ever trained
 
     # ---- the trainers -----------------------------------------------------------------------------------------------
 

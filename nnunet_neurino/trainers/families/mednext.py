@@ -13,21 +13,14 @@ from nnunet_neurino.trainers.families.recipe import RELEASED_OPTIMISER, Recipe
 
 @dataclass(frozen=True)
 class MedNeXtSettings(Recipe):
-    """Recipe of a training of MedNeXt. The defaults are those of ``nnUNetTrainerMedNeXtTASL``, but for the optimiser.
+    """Recipe of a training of MedNeXt; the defaults are those of ``nnUNetTrainerMedNeXtTASL`` but for the optimiser."""
 
-    Attributes:
-        size: ``"S"``, ``"B"``, ``"M"`` or ``"L"``.
-        grn: global response normalisation.
-        norm: ``"group"`` (published), ``"layer"`` or ``"batch"``.
-        checkpointing: compute activations again in the backward pass instead of keeping them: less memory, more time.
-        bottleneck_loss: also supervise the coarsest head; nnU-Net gives its last one no weight.
-    """
-
-    size: str = "L"
-    grn: bool = True
-    norm: str = "group"
+    size: str = "L"  # ``"S"``, ``"B"``, ``"M"`` or ``"L"``
+    grn: bool = True  # global response normalisation
+    norm: str = "group"  # ``"group"`` (published), ``"layer"`` or ``"batch"``
+    # compute activations again in the backward pass instead of keeping them: less memory, more time
     checkpointing: bool = False
-    bottleneck_loss: bool = False
+    bottleneck_loss: bool = False  # also supervise the coarsest head; nnU-Net gives its last one no weight
 
     fixed: ClassVar[tuple[str, ...]] = (*Recipe.fixed, "size", "grn", "norm")
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {
@@ -47,13 +40,7 @@ class MedNeXtTASL(Family[MedNeXtSettings]):
 
     def plan(self, configuration: dict[str, Any], settings: MedNeXtSettings, fits: Callable[[Plan], bool]) -> Plan:
         strides, _ = level_strides(configuration, 4, settings.patch_size)
-        arch_kwargs = {
-            "size": settings.size,
-            "grn": settings.grn,
-            "norm": settings.norm,
-            "strides": stride_rows(strides),
-            "checkpointing": settings.checkpointing,
-        }
+        arch_kwargs = {**settings.named("size", "grn", "norm", "checkpointing"), "strides": stride_rows(strides)}
         return patch_wise(self, configuration, settings, arch_kwargs, totals(strides), fits)
 
 

@@ -24,32 +24,24 @@ from nnunet_neurino.trainers.families.recipe import (
 
 @dataclass(frozen=True)
 class NeurINOSettings(TransferRecipe):
-    """Recipe of a training of NeurINO. The defaults are those of ``nnUNetTrainerNeurINO``.
+    """Recipe of a training of NeurINO. The defaults are those of ``nnUNetTrainerNeurINO``."""
 
-    Attributes:
-        size: encoder, ``"tiny"``, ``"small"``, ``"base"`` or ``"large"`` (DINOv3 ConvNeXt), or ``"atto"`` (for
-            trials on a CPU).
-        stem_stride: reduction of the first layer, 2 (keeps thin neurites) or 4 (cheaper).
-        isotropic: halve every axis at every level, with kernels as deep as wide, whatever the spacing (published).
-        grn: global response normalisation in the decoder.
-        norm: normalisation in the decoder: ``"group"`` (each patch by itself), ``"layer"`` or ``"batch"``
-            (published).
-        checkpointing: compute activations again in the backward pass instead of keeping them: less memory, more time.
-        start_values: of heads and shortcuts in the decoder, ``"linear"`` or ``"published"`` (large first logits).
-        inflation: ``"center"``, ``"average"``, ``"center_sym"`` or ``"triplane"``: from 2D to 3D kernels.
-        bottleneck_loss: also supervise the coarsest head (published); nnU-Net gives its last one no weight.
-    """
-
+    # encoder, ``"tiny"``, ``"small"``, ``"base"`` or ``"large"`` (DINOv3 ConvNeXt), or ``"atto"`` (for trials on a CPU)
     size: str = "tiny"
-    stem_stride: int = 2
+    stem_stride: int = 2  # reduction of the first layer, 2 (keeps thin neurites) or 4 (cheaper)
+    # halve every axis at every level, with kernels as deep as wide, whatever the spacing (published)
     isotropic: bool = False
-    grn: bool = True
+    grn: bool = True  # global response normalisation in the decoder
+    # normalisation in the decoder: ``"group"`` (each patch by itself), ``"layer"`` or ``"batch"`` (published)
     norm: str = "group"
+    # compute activations again in the backward pass instead of keeping them: less memory, more time
     checkpointing: bool = False
+    # of heads and shortcuts in the decoder, ``"linear"`` or ``"published"`` (large first logits)
     start_values: str = "linear"
+    # ``"center"``, ``"average"``, ``"center_sym"`` or ``"triplane"``: from 2D to 3D kernels
     inflation: str = "center_sym"
     layer_decay: float = 0.9
-    bottleneck_loss: bool = False
+    bottleneck_loss: bool = False  # also supervise the coarsest head (published); nnU-Net gives its last one no weight
 
     fixed: ClassVar[tuple[str, ...]] = (*TransferRecipe.fixed, "size", "stem_stride", "isotropic", "grn", "norm")
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {
@@ -118,15 +110,8 @@ class NeurINO(Family[NeurINOSettings]):
 
     def plan(self, configuration: dict[str, Any], settings: NeurINOSettings, fits: Callable[[Plan], bool]) -> Plan:
         strides, depths = _geometry(configuration, settings)
-        arch_kwargs = {
-            "size": settings.size,
-            "stem_stride": settings.stem_stride,
-            "grn": settings.grn,
-            "norm": settings.norm,
-            "strides": stride_rows(strides),
-            "kernel_depth": depths,
-            "checkpointing": settings.checkpointing,
-        }
+        same = settings.named("size", "stem_stride", "grn", "norm", "checkpointing")
+        arch_kwargs = {**same, "strides": stride_rows(strides), "kernel_depth": depths}
         if settings.start_values != "linear":
             arch_kwargs["start_values"] = settings.start_values
         return patch_wise(self, configuration, settings, arch_kwargs, totals(strides), fits)
@@ -143,12 +128,11 @@ class NeurINO(Family[NeurINOSettings]):
 
     def fill(self, network: Any, location: str, settings: NeurINOSettings) -> dict[str, Any]:
         from nnunet_neurino.transfer import inflate_into, load_2d_weights
-        from nnunet_neurino.transfer.weights import as_mapping
 
         weights = load_2d_weights(location)
         assert weights is not None
         inflate_into(network, weights, settings.inflation, settings.rgb)
-        return {**as_mapping(weights), "inflation": settings.inflation, "rgb": settings.rgb}
+        return weights.record | settings.named("inflation", "rgb")
 
 
 def _geometry(configuration: dict[str, Any], settings: NeurINOSettings) -> tuple[list[Axes], list[int]]:

@@ -19,70 +19,38 @@ R = TypeVar("R", bound="Recipe")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What every trainer can be told.
+    """What every trainer can be told: of the data, of the optimisation (AdamW), of the loss."""
 
-    Data:
-
-    Attributes:
-        patch_size: voxels (z, y, x), or None: nnU-Net's patch, made smaller until ``memory`` suffices.
-        batch_size: patches a step over all GPUs, or None: nnU-Net's, made smaller until ``memory`` suffices.
-        memory: GPU memory to plan for, GiB (with mixed precision).
-        oversample_foreground: share of the patches that must contain foreground.
-        mirroring: mirror patches in training and, with ``tta``, average over mirrored images in prediction.
-        tta: do that averaging (eight times the time of prediction and validation).
-
-    Optimisation (AdamW):
-
-    Attributes:
-        epochs: number of epochs.
-        iterations: training steps in an epoch.
-        val_iterations: validation batches in an epoch (for the curve only).
-        lr: peak learning rate.
-        weight_decay: AdamW's decoupled weight decay; norms and biases are exempt unless ``decay_all``.
-        decay_all: decay norms and biases, too (published).
-        eps: AdamW's epsilon.
-        warmup_epochs: linear rise of the learning rate, at most a tenth of the epochs.
-        poly_power: exponent of the polynomial decay that follows.
-        stepwise: change the rate at every step; False: at every epoch (published).
-        clip: largest norm of the gradient.
-        ema: decay of the moving average of the weights that is validated, saved and used for prediction; 0 for
-            none. The average starts quickly: step n uses ``min(ema, (1 + n) / (10 + n))``.
-        full_precision: train without mixed precision on CUDA (the released code does).
-
-    Loss:
-
-    Attributes:
-        tasl: topology-aware skeleton loss: ``"localised"``, ``"published"`` or None.
-        tasl_weight: weight of the localised form, beta of the published.
-        tasl_lambdas: weights of its node, edge and path terms.
-        tasl_warmup_epochs: epochs over which the localised form comes in, at most a tenth of the epochs.
-    """
-
+    # voxels (z, y, x), or None: nnU-Net's patch, made smaller until ``memory`` suffices
     patch_size: tuple[int, int, int] | None = None
+    # patches a step over all GPUs, or None: nnU-Net's, made smaller until ``memory`` suffices
     batch_size: int | None = None
-    memory: float = 12.0
-    oversample_foreground: float = 0.33
-    mirroring: bool = True
-    tta: bool = True
+    memory: float = 12.0  # GPU memory to plan for, GiB (with mixed precision)
+    oversample_foreground: float = 0.33  # share of the patches that must contain foreground
+    mirroring: bool = True  # mirror patches in training and, with ``tta``, average over mirrored images in prediction
+    tta: bool = True  # do that averaging (eight times the time of prediction and validation)
 
-    epochs: int = 250
-    iterations: int = 250
-    val_iterations: int = 50
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
-    decay_all: bool = False
-    eps: float = 1e-8
-    warmup_epochs: float = 5.0
-    poly_power: float = 0.9
-    stepwise: bool = True
-    clip: float = 12.0
+    epochs: int = 250  # number of epochs
+    iterations: int = 250  # training steps in an epoch
+    val_iterations: int = 50  # validation batches in an epoch (for the curve only)
+    lr: float = 1e-3  # peak learning rate
+    weight_decay: float = 1e-2  # AdamW's decoupled weight decay; norms and biases are exempt unless ``decay_all``
+    decay_all: bool = False  # decay norms and biases, too (published)
+    eps: float = 1e-8  # AdamW's epsilon
+    warmup_epochs: float = 5.0  # linear rise of the learning rate, at most a tenth of the epochs
+    poly_power: float = 0.9  # exponent of the polynomial decay that follows
+    stepwise: bool = True  # change the rate at every step; False: at every epoch (published)
+    clip: float = 12.0  # largest norm of the gradient
+    # decay of the moving average of the weights that is validated, saved and used for prediction; 0 for none. The
+    # average starts quickly: step n uses ``min(ema, (1 + n) / (10 + n))``
     ema: float = 0.0
-    full_precision: bool = False
+    full_precision: bool = False  # train without mixed precision on CUDA (the released code does)
 
+    # topology-aware skeleton loss: ``"localised"``, ``"published"`` or None
     tasl: Literal["localised", "published"] | None = "localised"
-    tasl_weight: float = 1.0
-    tasl_lambdas: tuple[float, float, float] = (1.0, 0.5, 0.5)
-    tasl_warmup_epochs: float = 10.0
+    tasl_weight: float = 1.0  # weight of the localised form, beta of the published
+    tasl_lambdas: tuple[float, float, float] = (1.0, 0.5, 0.5)  # weights of its node, edge and path terms
+    tasl_warmup_epochs: float = 10.0  # epochs over which the localised form comes in, at most a tenth of the epochs
 
     fixed: ClassVar[tuple[str, ...]] = ("patch_size",)
     """Settings that a trained network depends on: they cannot be changed when a training is resumed."""
@@ -93,23 +61,11 @@ class Recipe:
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"tasl": ("localised", "published", None)}
     """Values of the settings that take no others."""
 
-    # What the trainer asks of every recipe, for recipes that have no such setting.
-
-    @property
-    def pretrained(self) -> bool:
-        return False
-
-    @property
-    def frozen_epochs(self) -> int:
-        return 0
-
-    @property
-    def layer_decay(self) -> float:
-        return 1.0
-
-    @property
-    def bottleneck_loss(self) -> bool:
-        return False
+    # What the trainer asks of every recipe, for recipes that have no such setting: no annotation, so no field.
+    pretrained = False
+    frozen_epochs = 0
+    layer_decay = 1.0
+    bottleneck_loss = False
 
     def __post_init__(self) -> None:
         for name, known in self.choices.items():
@@ -149,24 +105,22 @@ class Recipe:
         """All settings as JSON-able values."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
+    def named(self, *names: str) -> dict[str, Any]:
+        """Some settings as JSON-able values: arguments that a network calls as its recipe does."""
+        values = self.as_json()
+        return {name: values[name] for name in names}
+
 
 @dataclass(frozen=True)
 class TransferRecipe(Recipe):
-    """What a trainer can be told whose encoder starts from 2D weights and is trained on; they are read once.
+    """What a trainer can be told whose encoder starts from 2D weights and is trained on; they are read once."""
 
-    Attributes:
-        pretrained: start from 2D weights when there are any; False never looks.
-        inflation: how 3D kernels are made of 2D ones.
-        rgb: from three input channels to the data's: ``"sum"``, ``"mean"`` or ``"repeat"``.
-        frozen_epochs: epochs during which the pretrained encoder is not trained; -1 for good.
-        layer_decay: factor on the learning rate for each block of the pretrained encoder away from the decoder;
-            1 for one rate everywhere. It is not applied to an encoder that starts from nothing.
-    """
-
-    pretrained: bool = True
-    inflation: str = "center"
-    rgb: str = "sum"
-    frozen_epochs: int = 0
+    pretrained: bool = True  # start from 2D weights when there are any; False never looks
+    inflation: str = "center"  # how 3D kernels are made of 2D ones
+    rgb: str = "sum"  # from three input channels to the data's: ``"sum"``, ``"mean"`` or ``"repeat"``
+    frozen_epochs: int = 0  # epochs during which the pretrained encoder is not trained; -1 for good
+    # factor on the learning rate for each block of the pretrained encoder away from the decoder; 1 for one rate
+    # everywhere. It is not applied to an encoder that starts from nothing
     layer_decay: float = 1.0
 
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {**Recipe.choices, "rgb": ("sum", "mean", "repeat")}

@@ -34,22 +34,15 @@ _SHARE = 0.5
 
 @dataclass(frozen=True)
 class CopyRecipe:
-    """How copies differ.
+    """How copies differ."""
 
-    Attributes:
-        copies: how many, the case itself included.
-        mirroring: flips; without them there are no turns either.
-        quarter_turns: turns by 90 degrees in plane, for images as fine along y as along x and square patches.
-        intensity: gamma, contrast, brightness and noise.
-        shifts: moves by up to half a window along each axis, and no more than a quarter of the volume; what leaves the
-            volume is lost. Without them the decoder learns where in its window a structure of fixed place lies, and
-            fails in prediction, where windows that overlap lie elsewhere.
-    """
-
-    copies: int = 4
-    mirroring: bool = True
-    quarter_turns: bool = True
-    intensity: bool = True
+    copies: int = 4  # how many, the case itself included
+    mirroring: bool = True  # flips; without them there are no turns either
+    quarter_turns: bool = True  # turns by 90 degrees in plane, for images as fine along y as along x and square patches
+    intensity: bool = True  # gamma, contrast, brightness and noise
+    # moves by up to half a window along each axis, and no more than a quarter of the volume; what leaves the volume is
+    # lost. Without them the decoder learns where in its window a structure of fixed place lies, and fails in
+    # prediction, where windows that overlap lie elsewhere
     shifts: bool = True
 
     def __post_init__(self) -> None:
@@ -99,26 +92,16 @@ class VolumeCopy:
 
     The volume is flipped and turned, then continued on all sides to the size that it must have, and at last, perhaps,
     turned upside down.
-
-    Attributes:
-        case: its name.
-        number: of the copy; 0 is the case as it is.
-        source: voxels (z, y, x) of the case.
-        shape: voxels (z, y, x) of the copy.
-        pose: how it lies in plane.
-        recipe: of all copies.
-        shift: voxels (z, y, x) by which it lies off the middle.
-        upside_down: whether z is flipped.
     """
 
-    case: str
-    number: int
-    source: Triple
-    shape: Triple
-    pose: Pose
-    recipe: CopyRecipe
-    shift: Triple = (0, 0, 0)
-    upside_down: bool = False
+    case: str  # its name
+    number: int  # of the copy; 0 is the case as it is
+    source: Triple  # voxels (z, y, x) of the case
+    shape: Triple  # voxels (z, y, x) of the copy
+    pose: Pose  # how it lies in plane
+    recipe: CopyRecipe  # of all copies
+    shift: Triple = (0, 0, 0)  # voxels (z, y, x) by which it lies off the middle
+    upside_down: bool = False  # whether z is flipped
 
     @classmethod
     def of(

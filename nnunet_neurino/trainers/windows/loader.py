@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -20,41 +20,29 @@ from nnunet_neurino.trainers.windows.copies import CopyRecipe, VolumeCopy, padde
 from nnunet_neurino.trainers.windows.token_cache import TokenCache
 
 
+@dataclass(frozen=True)
 class CachedWindows:
-    """Windows of a batch whose tokens are read when they are asked for.
+    """Windows of a batch whose tokens are read when they are asked for."""
 
-    Args:
-        grid: of each volume of the batch, or of the block of it that is used.
-        arrays: tokens (windows, channels of a token, d, y', x') of all of the volume, for each sample.
-        numbers: which of them the windows of the grid are, for each sample.
-        upside_down: whether the slices of a window follow in reverse, for each sample.
-        device: of the tokens that are given.
-    """
-
-    def __init__(
-        self,
-        grid: WindowGrid,
-        arrays: Sequence[np.ndarray],
-        numbers: Sequence[Sequence[int]],
-        upside_down: Sequence[bool],
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.grid = grid
-        self._arrays, self._numbers, self._upside_down = arrays, numbers, upside_down
-        self._device = torch.device(device)
+    grid: WindowGrid  # of each volume of the batch, or of the block of it that is used
+    # tokens (windows, channels of a token, d, y', x') of all of the volume, for each sample
+    arrays: Sequence[np.ndarray]
+    numbers: Sequence[Sequence[int]]  # which of them the windows of the grid are, for each sample
+    upside_down: Sequence[bool]  # whether the slices of a window follow in reverse, for each sample
+    device: torch.device | str = "cpu"  # of the tokens that are given
 
     def tokens(self, number: int) -> Tensor:
         """Of window ``number``: (N, channels of a token, d, y', x') float32."""
-        samples = zip(self._arrays, self._numbers, self._upside_down, strict=True)
+        samples = zip(self.arrays, self.numbers, self.upside_down, strict=True)
         found = [array[numbers[number]][:, :: -1 if flipped else 1] for array, numbers, flipped in samples]
         tokens = torch.from_numpy(np.stack(found))
-        if self._device.type == "cuda":
+        if torch.device(self.device).type == "cuda":
             tokens = tokens.pin_memory()
-        return tokens.to(self._device, non_blocking=True).float()  # half as much goes to the GPU
+        return tokens.to(self.device, non_blocking=True).float()  # half as much goes to the GPU
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> CachedWindows:
         """The same for another device; only the tokens of one window at a time are ever there."""
-        return CachedWindows(self.grid, self._arrays, self._numbers, self._upside_down, device)
+        return replace(self, device=device)
 
 
 class ComputedWindows:
@@ -95,71 +83,50 @@ class _Sample:
     """Its image and labels."""
 
 
+@dataclass
 class WindowLoader:
     """Endless batches ``{"data": windows, "target": labels, "keys": cases}``, as nnU-Net's loaders give them.
 
     Cases come in shuffled passes over all of them, each as a copy that is drawn, upside down or not. Where a volume has
     more windows than a patch, a block of neighbouring windows is drawn. What is drawn depends on the seed alone.
-
-    Args:
-        dataset: nnU-Net's, of preprocessed cases.
-        names: cases.
-        network: without the wrappers of DDP.
-        patch: voxels (z, y, x), rounded up to whole windows.
-        batch_size: samples.
-        recipe: of the copies; for validation ``PLAIN``.
-        cache: of the tokens, prepared; None computes them.
-        seed: what is drawn from; several numbers are one seed.
-        oversample_foreground: share of the samples that hold foreground for certain, if the case has any.
-        labels: nnU-Net's label manager.
     """
 
-    def __init__(
-        self,
-        dataset: Any,
-        names: Sequence[str],
-        network: DINOWindow,
-        patch: Triple,
-        batch_size: int,
-        recipe: CopyRecipe,
-        cache: TokenCache | None,
-        seed: int | Sequence[int],
-        oversample_foreground: float,
-        labels: Any,
-    ) -> None:
-        self._names = sorted(names)
-        if not self._names:
+    dataset: Any  # nnU-Net's, of preprocessed cases
+    names: Sequence[str]  # cases
+    network: DINOWindow  # without the wrappers of DDP
+    patch: Triple  # voxels (z, y, x), rounded up to whole windows
+    batch_size: int  # samples
+    recipe: CopyRecipe  # of the copies; for validation ``PLAIN``
+    cache: TokenCache | None  # of the tokens, prepared; None computes them
+    seed: int | Sequence[int]  # what is drawn from; several numbers are one seed
+    oversample_foreground: float  # share of the samples that hold foreground for certain, if the case has any
+    labels: Any  # nnU-Net's label manager
+
+    def __post_init__(self) -> None:
+        self.names = sorted(self.names)
+        if not self.names:
             raise NeurinoError("there is no case to load; look at splits_final.json of the preprocessed data set")
-        if cache is not None and recipe.distinct > 1 and recipe != cache.recipe:
-            raise ValueError(f"copies of {recipe}, but a cache of {cache.recipe}")
-        self._dataset = dataset
-        self._network = network
-        self._patch = patch
-        self._batch_size = batch_size
-        self._recipe = recipe
-        self._cache = cache
-        self._random = np.random.default_rng(seed)
-        self._share = oversample_foreground
-        self._labels = labels
-        self._outside = (-1, *labels.all_labels)
+        if self.cache is not None and self.recipe.distinct > 1 and self.recipe != self.cache.recipe:
+            raise ValueError(f"copies of {self.recipe}, but a cache of {self.cache.recipe}")
+        self._random = np.random.default_rng(self.seed)
         self._to_come: list[str] = []
-        self.grid = network.grid(padded_shape((1, 1, 1), patch, network.window))
+        self.grid = self.network.grid(padded_shape((1, 1, 1), self.patch, self.network.window))
         self._regions = None
-        if labels.has_regions:
-            regions = list(labels.foreground_regions)
-            ignored = [] if labels.ignore_label is None else [labels.ignore_label]
+        if self.labels.has_regions:
+            regions = list(self.labels.foreground_regions)
+            ignored = [] if self.labels.ignore_label is None else [self.labels.ignore_label]
             self._regions = ConvertSegmentationToRegionsTransform(regions=regions + ignored, channel_in_seg=0)
-        if cache is not None:  # what is not there is missed now, and what is there stays
-            for name, copy in product(self._names, range(recipe.distinct)):
-                cache.open(name, copy)
+        if self.cache is not None:  # what is not there is missed now, and what is there stays
+            for name, copy in product(self.names, range(self.recipe.distinct)):
+                self.cache.open(name, copy)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self
 
     def __next__(self) -> dict[str, Any]:
-        samples = [self._draw() for _ in range(self._batch_size)]
+        samples = [self._draw() for _ in range(self.batch_size)]
         return {
-            "data": self._computed(samples) if self._cache is None else self._cached(samples, self._cache),
+            "data": self._computed(samples) if self.cache is None else self._cached(samples, self.cache),
             "target": torch.stack([self._target(sample) for sample in samples]),
             "keys": [sample.volume.case for sample in samples],
         }
@@ -168,36 +135,37 @@ class WindowLoader:
 
     def _draw(self) -> _Sample:
         if not self._to_come:
-            self._to_come = [self._names[place] for place in self._random.permutation(len(self._names))]
+            self._to_come = [self.names[place] for place in self._random.permutation(len(self.names))]
         name = self._to_come.pop()
-        image, labels, _, properties = self._dataset.load_case(name)
-        copy = int(self._random.integers(self._recipe.distinct))
-        volume = VolumeCopy.of(name, copy, self._recipe, image.shape[1:], self._patch, self._network.window)
-        if self._recipe.mirroring and self._random.random() < 0.5:
+        image, labels, _, properties = self.dataset.load_case(name)
+        copy = int(self._random.integers(self.recipe.distinct))
+        volume = VolumeCopy.of(name, copy, self.recipe, image.shape[1:], self.patch, self.network.window)
+        if self.recipe.mirroring and self._random.random() < 0.5:
             volume = volume.turned_over()
         return _Sample(volume, self._start(volume, properties["class_locations"]), (image, labels))
 
     def _start(self, volume: VolumeCopy, class_locations: dict[Any, Any]) -> Triple:
         voxel = self._voxel(volume, class_locations)
         start = []
-        counts = self._network.grid(volume.shape).counts
+        counts = self.network.grid(volume.shape).counts
         for axis, (there, wanted) in enumerate(zip(counts, self.grid.counts, strict=True)):
             first, last = 0, there - wanted
             if voxel is not None:
-                holds = int(voxel[axis]) // self._network.window[axis]
+                holds = int(voxel[axis]) // self.network.window[axis]
                 first, last = max(first, holds - wanted + 1), min(last, holds)
             start.append(int(self._random.integers(first, last + 1)))
         return start[0], start[1], start[2]
 
     def _voxel(self, volume: VolumeCopy, class_locations: dict[Any, Any]) -> np.ndarray | None:
         """A voxel that the block must hold, z, y, x; drawn like nnU-Net's: first a class, then one of its voxels."""
-        forced = self._random.random() < self._share
+        forced = self._random.random() < self.oversample_foreground
         there = [key for key, places in class_locations.items() if len(places) > 0]
+        # nnU-Net keeps places of all classes together, ignored voxels left out: for cases without foreground.
+        anywhere = (-1, *self.labels.all_labels)
         if forced:
-            # nnU-Net keeps places of all classes together, ignored voxels left out: for cases without foreground.
-            there = [key for key in there if key != self._outside] or there
-        elif self._labels.ignore_label is not None:
-            there = [key for key in there if key == self._outside]
+            there = [key for key in there if key != anywhere] or there
+        elif self.labels.ignore_label is not None:
+            there = [key for key in there if key == anywhere]
         else:
             return None
         if not there:
@@ -212,7 +180,7 @@ class WindowLoader:
     def _region(self, sample: _Sample) -> Region:
         z, y, x = (
             slice(first * window, first * window + length)
-            for first, window, length in zip(sample.start, self._network.window, self.grid.shape, strict=True)
+            for first, window, length in zip(sample.start, self.network.window, self.grid.shape, strict=True)
         )
         return z, y, x
 
@@ -222,7 +190,7 @@ class WindowLoader:
 
     def _computed(self, samples: list[_Sample]) -> ComputedWindows:
         blocks = [sample.volume.image(sample.case[0])[(slice(None), *self._region(sample))] for sample in samples]
-        return ComputedWindows(self._network, self.grid, torch.from_numpy(np.stack(blocks)))
+        return ComputedWindows(self.network, self.grid, torch.from_numpy(np.stack(blocks)))
 
     def _cached(self, samples: list[_Sample], cache: TokenCache) -> CachedWindows:
         arrays = [cache.open(sample.volume.case, sample.volume.number) for sample in samples]
@@ -231,7 +199,7 @@ class WindowLoader:
 
     def _numbers(self, sample: _Sample) -> list[int]:
         """Which windows of the upright volume the windows of the block are."""
-        counts = self._network.grid(sample.volume.shape).counts
+        counts = self.network.grid(sample.volume.shape).counts
         found = []
         for place in product(*map(range, self.grid.counts)):
             z, y, x = (first + n for first, n in zip(sample.start, place, strict=True))

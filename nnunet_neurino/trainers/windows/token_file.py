@@ -25,17 +25,11 @@ _BLOCKS, _BLOCK = 8, 4096
 
 @dataclass(frozen=True)
 class TokenFile:
-    """Tokens of all windows of one volume.
+    """Tokens of all windows of one volume."""
 
-    Attributes:
-        path: ending in ``.npy``.
-        key: of everything that the tokens depend on; a file with another key is of something else.
-        shape: (windows, channels of a token, d, y', x').
-    """
-
-    path: Path
-    key: str
-    shape: tuple[int, ...]
+    path: Path  # ending in ``.npy``
+    key: str  # of everything that the tokens depend on; a file with another key is of something else
+    shape: tuple[int, ...]  # (windows, channels of a token, d, y', x')
 
     @property
     def size(self) -> int:

@@ -9,7 +9,6 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.losses import PortionedDiceCE
 from nnunet_neurino.networks import DINOWindow
 from nnunet_neurino.networks.two_pass import per_window, two_pass
@@ -28,21 +27,9 @@ class WindowTrainer(Trainer):
 
     settings: WindowSettings
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature)
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        if self.is_cascaded:
-            raise NeurinoError(
-                f"configuration {configuration} is the second stage of a cascade, which DINOWindow cannot be: its "
-                "encoder sees images, not segmentations; train 3d_fullres"
-            )
-        self.enable_deep_supervision = False
+    def initialize(self) -> None:
+        self.enable_deep_supervision = False  # there is one resolution only
+        super().initialize()
 
     def _do_i_compile(self) -> bool:
         """No: each window goes through the network by itself, twice."""

@@ -49,11 +49,9 @@ def check_file(path: Path, **how: Any) -> tuple[list[str], str]:
 
     ``how`` are keyword arguments of :func:`~nnunet_neurino.images.read_stack`.
     """
-    from nnunet_neurino.conversion.names import TRACING_SUFFIXES
+    from nnunet_neurino.swc.read import SUFFIXES, inspect_swc, read_swc
 
-    if path.name.lower().endswith(TRACING_SUFFIXES):
-        from nnunet_neurino.swc import inspect_swc, read_swc
-
+    if path.name.lower().endswith(SUFFIXES):
         tree = read_swc(path)
         unit = "" if tree.unit == "unknown" else f", in {tree.unit}s"
         return [str(f) for f in inspect_swc(path)], f"{tree.n_nodes} nodes, {tree.n_pieces} connected piece(s){unit}"

@@ -24,6 +24,7 @@ from nnunet_neurino.errors import NeurinoError
 from nnunet_neurino.files import write_json
 from nnunet_neurino.images import write_tiff
 from nnunet_neurino.swc import Tree, read_swc, write_swc
+from nnunet_neurino.swc.read import SUFFIXES
 
 EXAMPLE = "  neurino synth -o synthetic --count 4 --seed 1 --shape 32 64 64 --preset demo"
 
@@ -146,7 +147,7 @@ def _swc_files(paths: list[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(one for one in path.iterdir() if one.suffix.lower() in (".swc", ".eswc"))
+            inside = sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES)
             if not inside:
                 raise NeurinoError(f"{path}: expected .swc files in this folder, found none")
             files += inside

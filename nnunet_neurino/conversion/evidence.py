@@ -71,18 +71,14 @@ class Brightness:
 
 
 class Evidence:
-    """What the image says for a tracing whose points lie at ``xyz``.
-
-    Attributes:
-        local: (n,) how much rarer the brightness at each point is than that of its surroundings.
-        total: its sum.
-    """
+    """What the image says for a tracing whose points lie at ``xyz``."""
 
     def __init__(self, brightness: Brightness, xyz: np.ndarray) -> None:
         """Look at the points (n, 3) x, y, z, in voxels, and around them."""
         self.xyz = xyz
         self._centre = brightness.smooth_rarity(xyz)
         self._around = brightness.rarity(xyz[:, None] + _AROUND)
+        # (n,) how much rarer the brightness at each point is than that of its surroundings
         self.local = self._centre - self._around.mean(axis=1)
         self.total = float(self.local.sum())
 

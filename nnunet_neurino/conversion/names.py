@@ -8,8 +8,8 @@ from pathlib import Path
 
 from nnunet_neurino.images import slices
 from nnunet_neurino.images.read import SUFFIXES as STACK_SUFFIXES
+from nnunet_neurino.swc.read import SUFFIXES as TRACING_SUFFIXES
 
-TRACING_SUFFIXES = (".swc", ".eswc")
 # Words that tell what a file is, not which neuron.
 _ROLES = (
     "image|images|img|raw|stack|volume|tracing|trace|traced|swc|eswc|label|labels|mask|masks|seg|segmentation|gold|"

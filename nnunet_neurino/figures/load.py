@@ -16,9 +16,9 @@ from nnunet_neurino.images.foreground import foreground
 from nnunet_neurino.images.read import SUFFIXES
 from nnunet_neurino.images.record import CHANNEL, spacing_beside, stem_of
 from nnunet_neurino.swc import Tree, read_swc
+from nnunet_neurino.swc.read import SUFFIXES as TREE_SUFFIXES
 
 ROLES = ("image", "truth", "prediction", "tree")
-_TREES = (".swc", ".eswc")
 
 Spacing = tuple[float, float, float]
 
@@ -39,7 +39,7 @@ def load_case(
     stacks: dict[str, Stack] = {}
     trees: dict[str, Tree] = {}
     for role, path in files.items():
-        if path.suffix.lower() in _TREES:
+        if path.suffix.lower() in TREE_SUFFIXES:
             if role == "image":
                 raise NeurinoError(f"{path}: expected an image stack, this is a tree: use --tree or --truth for it")
             trees[role] = read_swc(path, allow_empty=True)
@@ -109,7 +109,7 @@ def case_name(path: Path) -> str:
 
 
 def _stem(path: Path) -> str:
-    return stem_of(path, (*SUFFIXES, *_TREES))
+    return stem_of(path, (*SUFFIXES, *TREE_SUFFIXES))
 
 
 def _case_of(stem: str, others: set[str], same: set[str]) -> str:
@@ -134,7 +134,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _is_data(path: Path, role: str) -> bool:
-    endings = {"image": SUFFIXES, "tree": _TREES}.get(role, (*SUFFIXES, *_TREES))
+    endings = {"image": SUFFIXES, "tree": TREE_SUFFIXES}.get(role, (*SUFFIXES, *TREE_SUFFIXES))
     return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(endings)
 
 

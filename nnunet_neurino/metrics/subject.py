@@ -17,8 +17,8 @@ from nnunet_neurino.images.read import SUFFIXES
 from nnunet_neurino.images.record import spacing_beside, stem_of
 from nnunet_neurino.images.stack import check_spacing
 from nnunet_neurino.swc import Tree, read_swc, to_voxels
+from nnunet_neurino.swc.read import SUFFIXES as TREE_SUFFIXES
 
-TREE_SUFFIXES = (".swc", ".eswc")
 _THRESHOLD = 0.5
 
 

@@ -73,11 +73,8 @@ class _Level(nn.Module):
 class MedNeXtDecoder(nn.Module):
     """Features of the encoder -> logits, one tensor for each head, full resolution first.
 
-    Attributes:
-        plan: what it is made of.
-        deep_supervision: True returns the list of all heads' logits, False only the full-resolution ones. nnU-Net sets
-            it. The heads are part of the state dict either way.
-        seg_layers: the heads, full resolution first.
+    ``deep_supervision``, which nnU-Net sets, returns the list of all heads' logits, without it only the full-resolution
+    ones. The heads are part of the state dict either way.
     """
 
     def __init__(

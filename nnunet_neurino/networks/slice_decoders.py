@@ -137,10 +137,7 @@ class UPerNetDecoder(nn.Module):
         token_width: channels of the ViT.
         n_layers: layers of the ViT that come in; four.
         magnify: how many times larger the ViT has seen the image; a token stands for 16 / magnify voxels.
-
-    Attributes:
-        deep_supervision: True returns both heads' logits, False only the full-resolution ones. nnU-Net sets it.
-        seg_layers: the heads, full resolution first.
+        deep_supervision: True returns both heads' logits, False only the full-resolution ones. nnU-Net sets it, too.
     """
 
     POOLS = (1, 2, 3, 6)

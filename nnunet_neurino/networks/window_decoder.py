@@ -104,9 +104,6 @@ class WindowDecoder(nn.Module):
         dropout: of the arm.
         arms: None for one arm that all windows share; windows (z, y, x) of a volume for an arm at each position.
         dense_head: repair the seams between windows in the whole volume.
-
-    Attributes:
-        deep_supervision: there for nnU-Net, which sets it. There is one resolution only, so nothing depends on it.
     """
 
     def __init__(
@@ -121,7 +118,7 @@ class WindowDecoder(nn.Module):
         dense_head: bool = False,
     ) -> None:
         super().__init__()
-        self.deep_supervision = False
+        self.deep_supervision = False  # nnU-Net sets it; there is one resolution only, so nothing depends on it
         self.positions = None if arms is None else tuple(int(n) for n in arms)
         self.depth_embedding = DepthEmbedding(window[0], width)
         n_arms = 1 if self.positions is None else math.prod(self.positions)

@@ -13,6 +13,7 @@ from nnunet_neurino.swc.parse import parse_swc
 from nnunet_neurino.swc.touching import merge_touching
 from nnunet_neurino.swc.tree import Tree
 
+SUFFIXES = (".swc", ".eswc")
 MAX_NODES = 5_000_000  # read in about 10 s and 1.5 GB
 
 

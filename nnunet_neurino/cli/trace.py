@@ -1,9 +1,9 @@
 """Trace the neurons of a mask or a probability map: one SWC file, one root for each neuron.
 
-The mask is cleaned of small components, traced along its middle, gaps are bridged where a neurite plainly goes on
-(along bright paths if --image is given), crossing neurites are taken apart, spurs are pruned, and each neuron's root
-is put into its thickest place. Coordinates are voxels (x, y, z; a whole number is the middle of a voxel) unless
---unit micrometre.
+The mask is cleaned of small components and traced along its middle, gaps are bridged where a neurite plainly goes on
+(along bright paths if --image is given), neurites of different neurons that plainly cross are taken apart, and each
+neuron's root is put into its thickest place. Coordinates are voxels (x, y, z; a whole number is the middle of a voxel)
+unless --unit micrometre.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         usual = getattr(default, setting)
         text = f"{meaning} (default: {usual:g})"
         add(option, dest=setting, metavar=metavar, type=type(usual), default=argparse.SUPPRESS, help=text)
+    text = "how many neurons there are; 1: nothing is taken apart, all in reach is joined (default: judged by shape)"
+    add("--neurons", metavar="N", type=int, help=text)
     add("--no-split", action="store_true", help="leave crossing neurites joined (default: take them apart)")
     add("--step", dest="node_spacing", type=float, default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # its old name
     add("--each", action="store_true", help="also write each neuron to FILE_1.swc, FILE_2.swc, ... (default: no)")
@@ -77,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
     spacing = mask.spacing or (image.spacing if image else None)
     if spacing is None and args.unit == "micrometre":
         raise NeurinoError(f"{args.mask}: the voxel size is unknown; give --spacing Z Y X in micrometres")
-    settings = TraceSettings(**numbers, split_crossings=not args.no_split, root=args.root, unit=args.unit)
+    settings = TraceSettings(
+        **numbers, split_crossings=not args.no_split, neurons=args.neurons, root=args.root, unit=args.unit
+    )
     with _notes_on_stderr():
         try:
             tree = trace_with(

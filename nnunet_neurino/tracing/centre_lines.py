@@ -147,13 +147,16 @@ class _Paths:
         _, self._parent, nearest = dijkstra(
             graph.weighted(graph.lengths), directed=False, indices=points, min_only=True, return_predecessors=True
         )
-        ends = np.searchsorted(points, nearest[graph.links])
+        number = np.empty(len(nearest), dtype=np.int64)
+        number[points] = np.arange(len(points))
+        ends = number[nearest][graph.links]
         rows = np.flatnonzero(ends[:, 0] != ends[:, 1])
-        depth = graph.depth[graph.links[rows]].min(axis=1)
-        rows = rows[np.argsort(-depth, kind="stable")]
-        pairs, first = np.unique(np.sort(ends[rows], axis=1), axis=0, return_index=True)
-        far = _distances(up, self._positions[points], pairs) > WIDE
-        rows = rows[np.sort(first[far])]
+        keys = ends[rows].min(axis=1) * len(points) + ends[rows].max(axis=1)
+        pair, of_row = np.unique(keys, return_inverse=True)
+        far = _distances(up, self._positions[points], np.stack(np.divmod(pair, len(points)), axis=1)) > WIDE
+        rows, keys = rows[far[of_row]], keys[far[of_row]]
+        deepest = np.argsort(-graph.depth[graph.links[rows]].min(axis=1), kind="stable")
+        rows = rows[deepest[np.sort(np.unique(keys[deepest], return_index=True)[1])]]
         closed = with_wide_loops(self._positions[points], graph.depth[points], edges, ends[rows])[len(edges) :]
         links = {tuple(pair): row for pair, row in zip(ends[rows].tolist(), rows.tolist(), strict=True)}
         for pair in closed.tolist():

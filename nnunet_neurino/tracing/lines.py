@@ -176,8 +176,3 @@ def _reaches(points: Floats, neighbours: list[list[int]], start: int, goal: int,
 def lengths_along(points: Floats) -> Floats:
     """Length of a polyline (n, 3) up to each of its points."""
     return np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-
-
-def path_length(points: Floats) -> float:
-    """Length of a polyline (n, 3)."""
-    return float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from tracing_scenes import background_share, cut_gap, forked, mask_of, piece_at, polyline, wavy
 
 from nnunet_neurino.metrics import length_scores, neuron_distance, tree_counts
@@ -263,3 +264,31 @@ def test_real_tracings(shared_data: Path) -> None:
         tree = trace(rasterise(truth, tuple(shape)))
         assert tree.n_pieces == 1  # the last has swellings that are nearly cell bodies
         assert neuron_distance(tree, truth).esa < 1.0  # type: ignore[operator]
+
+
+def share_outside(tree: Tree, mask: np.ndarray) -> float:
+    """Share of the cable on background, by 101 points of every edge that avoid the corners of voxels."""
+    edges = tree.edges()
+    start, end = tree.xyz[edges[:, 0]], tree.xyz[edges[:, 1]]
+    places = start[:, None] + ((np.arange(101) + 0.4142) / 101)[None, :, None] * (end - start)[:, None]
+    voxel = np.rint(places[..., ::-1]).astype(int)
+    outside = ~mask[tuple(np.moveaxis(np.clip(voxel, 0, np.array(mask.shape) - 1), -1, 0))]
+    return float(outside.mean(axis=1) @ np.linalg.norm(end - start, axis=1)) / max(tree.length, 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_cable_lies_outside_the_mask_without_bridges(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.normal(size=(40, 60, 60)), 2.0)
+    for mask in (noise > np.quantile(noise, 0.9), mask_of([wavy(seed, 2.2, (40, 60, 60))], (40, 60, 60))):
+        for step in (0.0, 5.0):
+            tree = trace(mask, settings=TraceSettings(bridge_length=0, node_spacing=step))
+            assert share_outside(tree, mask) == 0.0
+
+
+def test_no_cable_lies_outside_real_masks(shared_data: Path) -> None:
+    for folder in sorted((shared_data / "pairs").iterdir()):
+        truth = read_swc(folder / "tracing.swc")
+        shape = np.ceil(truth.xyz.max(axis=0) + truth.radii.max() + 2).astype(int)[::-1]
+        mask = rasterise(truth, tuple(shape))
+        assert share_outside(trace(mask, settings=TraceSettings(bridge_length=0)), mask) == 0.0, folder.name

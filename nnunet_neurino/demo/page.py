@@ -12,7 +12,7 @@ from nnunet_neurino.files import atomic_path
 
 SCORES = {
     "masks": {"f1": "F1 (mask)", "cldice": "clDice", "hd95": "HD95"},
-    "trees": {"length_f1": "length F1 (tree)", "esa": "ESA", "dsa": "DSA", "pds": "PDS"},
+    "trees": {"length_f1": "length F1 (tree)", "nerl": "run length", "esa": "ESA", "dsa": "DSA", "pds": "PDS"},
 }
 
 
@@ -48,7 +48,8 @@ def write_page(workflow: Workflow, seconds: Mapping[str, float]) -> Path:
     page.table(score_rows(workflow))
     page.text(
         "Distances (HD95, ESA, DSA) are in voxels, PDS is the share of the cable that is more than two voxels off. "
-        "F1, clDice and length F1 lie between 0 and 1, higher is better; for the others lower is better."
+        "F1, clDice, length F1 and run length (the cable of one neuron before the first mistake, as a share of the "
+        "greatest possible one) lie between 0 and 1, higher is better; for the others lower is better."
     )
     page.heading("Training")
     page.figure(

@@ -41,7 +41,7 @@ def finished(tmp_path) -> Workflow:
         workflow.traced.mkdir(exist_ok=True)
         write_swc(volume.tree, workflow.traced / f"{case}.swc")
     masks = {"f1": 0.75, "cldice": 0.5, "hd95": 2.0}
-    trees = {"length_f1": 0.25, "esa": 1.5, "dsa": None, "pds": 0.125}
+    trees = {"length_f1": 0.25, "nerl": 0.625, "esa": 1.5, "dsa": None, "pds": 0.125}
     first, second = workflow.settings.held_out
     for what, scores in (("masks", masks), ("trees", trees)):
         folder = workflow.scores / what
@@ -57,8 +57,8 @@ def finished(tmp_path) -> Workflow:
 def test_score_table_has_every_case_and_marks_what_is_undefined(finished):
     heading, first, second, mean = score_rows(finished)
     assert heading[:2] == ["case", "F1 (mask)"]
-    assert first == ["case_006", "0.750", "0.500", "2.000", "0.250", "1.500", "-", "0.125"]
-    assert second[1:] == ["0.750", "0.500", "2.000", "-", "-", "-", "-"]
+    assert first == ["case_006", "0.750", "0.500", "2.000", "0.250", "0.625", "1.500", "-", "0.125"]
+    assert second[1:] == ["0.750", "0.500", "2.000", "-", "-", "-", "-", "-"]
     assert mean[0] == "mean"
 
 

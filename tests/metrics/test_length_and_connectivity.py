@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from nnunet_neurino.metrics import connectivity_scores, length_scores, tree_counts
+from nnunet_neurino.metrics import connectivity_scores, length_scores, tree_connectivity_scores, tree_counts
 from nnunet_neurino.swc import Tree
+from nnunet_neurino.swc.tree import join_trees
 
 
 def line(x0: float, x1: float, y: float = 5.0, unit: str = "voxel") -> Tree:
@@ -105,3 +108,44 @@ def test_pieces_of_one_tree_are_neurons(two_fibres: tuple[np.ndarray, list[Tree]
     joined = Tree.build(np.concatenate([t.xyz for t in trees]), np.array([-1, 0, -1, 2]))
     mask[5, 5:16, 25] = True
     assert connectivity_scores(mask, joined).merges == 1
+
+
+def fibres(*spans: tuple[float, float, float]) -> Tree:
+    """Straight fibres along x: (from, to, y)."""
+    return join_trees([line(x0, x1, y=y) for x0, x1, y in spans])
+
+
+def test_a_tree_is_perfect_against_itself() -> None:
+    truth = fibres((5, 45, 5), (5, 45, 15))
+    scores = tree_connectivity_scores(truth, truth)
+    assert (scores.splits, scores.merges, scores.omitted, scores.nerl) == (0, 0, 0.0, 1.0)
+    assert scores.erl == pytest.approx(40.0)
+
+
+def test_a_break_splits_and_a_join_merges_trees() -> None:
+    truth = fibres((5, 45, 5), (5, 45, 15))
+    broken = tree_connectivity_scores(fibres((5, 24, 5), (26, 45, 5), (5, 45, 15)), truth)
+    assert (broken.splits, broken.merges, broken.omitted) == (1, 0, 0.0)
+    assert broken.erl == pytest.approx((22.5**2 + 17.5**2 + 40**2) / 80, rel=0.1)  # the tips reach 2 voxels further
+    xyz = np.array([[5, 5, 5], [25, 5, 5], [45, 5, 5], [25, 15, 5], [5, 15, 5], [45, 15, 5]], float)
+    joined = tree_connectivity_scores(Tree.build(xyz, np.array([-1, 0, 1, 1, 3, 3])), truth)
+    assert (joined.splits, joined.merges, joined.erl) == (0, 1, 0.0)
+
+
+def test_what_is_missed_is_omitted_and_crossing_neurons_are_not_merged() -> None:
+    truth = join_trees([line(0, 60, y=20), Tree.build(np.array([[30, 0, 5], [30, 60, 5]], float), np.array([-1, 0]))])
+    assert tree_connectivity_scores(truth, truth).merges == 0
+    missed = tree_connectivity_scores(line(0, 60, y=20), truth)
+    assert missed.merges == 0
+    assert missed.omitted == pytest.approx(56 / 120, abs=0.02)  # 2 voxels on both sides are near the other fibre
+    nothing = tree_connectivity_scores(Tree.build(np.empty((0, 3)), np.empty(0, int)), truth)
+    assert (nothing.erl, nothing.omitted) == (0.0, 1.0)
+
+
+def test_run_length_of_trees_does_not_depend_on_the_unit_or_the_nodes() -> None:
+    truth, pred = fibres((5, 45, 5), (5, 45, 15)), fibres((5, 30, 5), (34, 45, 5), (5, 40, 15))
+    voxels = tree_connectivity_scores(pred, truth)
+    nanometres = [replace(tree, xyz=tree.xyz * 300.0, radii=tree.radii * 300.0) for tree in (pred, truth)]
+    scaled = tree_connectivity_scores(*nanometres, tolerance=600.0)
+    assert scaled.nerl == pytest.approx(voxels.nerl)
+    assert scaled.erl == pytest.approx(300 * voxels.erl)

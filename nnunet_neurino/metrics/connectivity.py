@@ -30,7 +30,7 @@ _MERGE_LENGTH = 5.0  # a label merges two trees when it holds at least this many
 _MERGE_REACH = 4.0  # and at least this times the tolerance: where two neurons cross each is within reach of the other
 
 _THICK = 5.0
-_MOST_NODES, _PORTION = 200_000, 5_000
+_MOST_NODES = 200_000
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,16 @@ def tree_connectivity_scores(pred: Tree, truth: Tree, tolerance: float = 2.0) ->
     """
     step = max(0.5 * tolerance, max(pred.length, truth.length) / _MOST_NODES, 1e-9)
     true, ours = (resample(merge_touching(tree), step) for tree in (truth, pred))
-    piece = components(len(ours), ours.edges().reshape(-1, 2)) + 1
-    index = cKDTree(ours.xyz)
+    piece = components(len(ours), ours.edges().reshape(-1, 2))
+    reach = np.clip(true.radii, tolerance, _THICK * tolerance)
     found = [np.empty((0, 2), dtype=np.int64)]
-    for start in range(0, len(true) if len(ours) else 0, _PORTION):  # in portions: many nodes may be near one
-        part = slice(start, start + _PORTION)
-        near = index.query_ball_point(true.xyz[part], np.clip(true.radii[part], tolerance, _THICK * tolerance))
-        nodes = np.repeat(np.arange(start, start + len(near)), list(map(len, near)))
-        labels = piece[np.concatenate(near).astype(np.int64)]
-        found.append(np.unique(np.stack([nodes, labels], axis=1), axis=0))
+    for number in range(int(piece.max(initial=-1)) + 1):
+        own = ours.xyz[piece == number]
+        beyond = np.maximum(own.min(axis=0) - true.xyz, true.xyz - own.max(axis=0)).max(axis=1)
+        nodes = np.flatnonzero(beyond <= reach)
+        distance, _ = cKDTree(own).query(true.xyz[nodes], distance_upper_bound=1.001 * _THICK * tolerance)
+        nodes = nodes[distance <= reach[nodes]]
+        found.append(np.stack([nodes, np.full(len(nodes), number + 1)], axis=1))
     nodes, labels = np.concatenate(found).T
     least = max(_MERGE_LENGTH * step, _MERGE_REACH * tolerance)
     return _scores(true, true.edges().reshape(-1, 2), nodes, labels, least)

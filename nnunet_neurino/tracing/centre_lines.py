@@ -23,6 +23,7 @@ from nnunet_neurino.tracing.voxels import VoxelGraph
 
 _POWER = 3  # of the depth by which a step is divided; 2 to 4 give the same lines
 _BEYOND = 1.25  # how far the balls that cover voxels reach beyond the surface, in voxels (their middle edge)
+_STEP = 1.75  # a step into the next thick slice is no longer than one across the corner of a cube
 _NEIGHBOURHOOD = [*map(tuple, np.concatenate([HALF_NEIGHBOURHOOD, -HALF_NEIGHBOURHOOD]).tolist())]
 
 
@@ -93,8 +94,9 @@ class _Paths:
             return
         path = self._alongside_left_out(self._path(end))
         depth = self._graph.depth[path]
-        out = self.walked[end] - self.walked[path[-2]] + 1.0 - depth[-1]
-        if out < self._prune * float(np.median(depth[:-1])):
+        step = float(np.linalg.norm(np.subtract(*self._positions[path[-2:]])))
+        length = self.walked[end] - self.walked[path[-2]] + min(step, _STEP)
+        if length - depth[-1] < self._prune * float(np.median(depth[:-1])):
             self._cover([end])
         else:
             self.take(path)
@@ -211,7 +213,7 @@ def _distances(up: Ints, points: Floats, pairs: Ints) -> Floats:
     jumps = [up]
     while (jumps[-1][jumps[-1]] != jumps[-1]).any():
         jumps.append(jumps[-1][jumps[-1]])
-    a, b = pairs[np.arange(len(pairs)), np.argsort(-level[pairs], axis=1)[:, 0]], None
+    a = np.where(level[pairs[:, 0]] >= level[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
     b = pairs.sum(axis=1) - a
     for k in reversed(range(len(jumps))):
         a = np.where(level[a] - level[b] >= 2**k, jumps[k][a], a)

@@ -37,7 +37,7 @@ class TraceSettings:
     low: float = 0.35
     high: float = 0.5
     min_voxels: int = 8
-    min_length: float = 6.0
+    min_length: float = 10.0
     bridge_length: float = 10.0
     bridge_angle: float = 50.0
     bridge_evidence: float = 0.15

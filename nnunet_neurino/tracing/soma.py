@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree
 
 from nnunet_neurino.tracing.lines import Ints, Lines
 
-SOMA_RATIO = 2.2  # a point this many times as thick as the neurites of its piece is in a cell body
+_THICK = 2.2  # a point this many times as thick as the neurites of its piece is in a cell body
 _BODY = 1.8  # a cell body is this many times as thick as the neurites that leave it
 _LIKE, _LIKE_SWELLING = 0.65, 0.9  # and at least this share of the thickest one in the same piece
 _STRETCH = 0.6  # and a neurite that joins two of them is thinner than this times the thinner one
@@ -21,7 +21,7 @@ def thick_centres(lines: Lines) -> Ints:
         return np.empty(0, dtype=np.int64)
     piece = lines.pieces()
     typical = median_of(lines.radii, piece)[piece]
-    thick = np.flatnonzero(lines.radii > np.maximum(SOMA_RATIO * typical, 3.0))
+    thick = np.flatnonzero(lines.radii > np.maximum(_THICK * typical, 3.0))
     thick = thick[np.argsort(-lines.radii[thick], kind="stable")]
     found: list[int] = []
     for point in thick.tolist():

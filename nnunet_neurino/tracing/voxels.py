@@ -87,5 +87,6 @@ def _border(mask: NDArray[np.bool_], voxels: Ints) -> Ints:
     """Background voxels (k, 3) inside the image that touch one of ``voxels`` by a face."""
     beside = (voxels + _FACES[:, None]).reshape(-1, 3)
     beside = beside[((beside >= 0) & (beside < mask.shape)).all(axis=1)]
-    flat = np.ravel_multi_index(tuple(beside.T), mask.shape)
-    return np.stack(np.unravel_index(np.unique(flat[~mask.ravel()[flat]]), mask.shape), axis=1)
+    beside = beside[~mask[tuple(beside.T)]]
+    flat = np.unique(np.ravel_multi_index(tuple(beside.T), mask.shape))
+    return np.stack(np.unravel_index(flat, mask.shape), axis=1)

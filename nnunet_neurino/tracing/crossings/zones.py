@@ -25,14 +25,12 @@ class Zone:
 
     Attributes:
         points: its forks and what lies between them.
-        inner: numbers of the branches between them.
         strands: two groups of arms (numbers of branches and the point of the zone that each leaves): those that run
             through, and the rest.
         bends: how much each strand bends at the least, in degrees.
     """
 
     points: list[int]
-    inner: frozenset[int]
     strands: tuple[list[tuple[int, int]], list[tuple[int, int]]]
     bends: tuple[float, float]
 
@@ -55,14 +53,14 @@ def find_zones(lines: Lines, branches: Sequence[list[int]], bodies: frozenset[in
     found = []
     for of in range(int(group.max(initial=-1)) + 1):
         mine = np.append(group == of, False)[ends]
-        inner = frozenset(np.flatnonzero(mine.all(axis=1) & joining).tolist())
+        inner = set(np.flatnonzero(mine.all(axis=1) & joining).tolist())
         points = sorted({*forks[group == of].tolist(), *(point for k in inner for point in branches[k])})
         arms = [
             (k, branches[k] if side == 0 else branches[k][::-1])
             for k, side in np.argwhere(mine).tolist()
             if k not in inner
         ]
-        zone = _zone(lines, points, inner, arms)
+        zone = _zone(lines, points, arms)
         if zone:
             found.append(zone)
     return found
@@ -73,7 +71,7 @@ def _short(lines: Lines, path: list[int]) -> bool:
     return length <= _LINK[0] * float(lines.radii[[path[0], path[-1]]].mean()) + _LINK[1]
 
 
-def _zone(lines: Lines, points: list[int], inner: frozenset[int], arms: list[tuple[int, list[int]]]) -> Zone | None:
+def _zone(lines: Lines, points: list[int], arms: list[tuple[int, list[int]]]) -> Zone | None:
     looks = ((k, _direction(lines, points, way)) for k, (_, way) in enumerate(arms))
     known = {k: direction for k, direction in looks if direction is not None}
     if not 4 <= len(known) <= _MOST_ARMS or len({arms[k][0] for k in known}) < len(known):
@@ -86,7 +84,7 @@ def _zone(lines: Lines, points: list[int], inner: frozenset[int], arms: list[tup
     best = min(bend, key=lambda pair: max(bends(pair)))
     rest = [k for k in range(len(arms)) if k not in best]
     strands = [[(arms[k][0], arms[k][1][0]) for k in side] for side in (best, rest)]
-    return Zone(points, inner, (strands[0], strands[1]), bends(best))
+    return Zone(points, (strands[0], strands[1]), bends(best))
 
 
 def _direction(lines: Lines, zone: list[int], way: list[int]) -> tuple[Floats, Floats] | None:
